@@ -1,0 +1,100 @@
+"""The option row: one definition from which the parser, `--help`, man pages and completions are made.
+
+A verb file declares `COMMAND = Command(...)` and a `run(arguments, streams) -> ExitStatus`. Nothing here parses;
+`cli/parse.py` turns rows into an argparse parser, `cli/pages.py` turns that into pages.
+"""
+
+from collections.abc import Callable
+from typing import BinaryIO, Literal
+
+from msgspec import Struct
+
+Completion = Literal["file", "directory", "endpoint", "keyword"] | None
+
+
+class Option(Struct, frozen=True, kw_only=True):
+    """One option or positional argument.
+
+    `flags`: ("-n", "--dry-run"), or one bare name for a positional ("endpoint").
+    `metavar` is None for a switch. `parse` raises ValueError with words on bad input.
+    `nargs`: "?", "*", "+", or None for exactly one. `repeat` collects every use in a list.
+    """
+
+    flags: tuple[str, ...]
+    help: str
+    metavar: str | None = None
+    parse: Callable[[str], object] = str
+    default: object = None
+    choices: tuple[str, ...] = ()
+    nargs: str | None = None
+    repeat: bool = False
+    completion: Completion = None
+
+
+class Command(Struct, frozen=True, kw_only=True):
+    """One verb: its one-line `summary`, its `description` (paragraphs), its rows and its examples.
+
+    `examples` are (command line, what it does) pairs, printed first in `--help` and in the man page.
+    """
+
+    name: str
+    summary: str
+    description: str
+    options: tuple[Option, ...]
+    examples: tuple[tuple[str, str], ...] = ()
+
+
+class Streams(Struct, frozen=True, kw_only=True):
+    """What the front door hands to a verb: binary standard streams, and where people's text goes.
+
+    `say(text)` writes one line to people (stderr), `note(text)` only with -v. `is_terminal` tells of stdout.
+    """
+
+    stdin: BinaryIO
+    stdout: BinaryIO
+    say: Callable[[str], None]
+    note: Callable[[str], None]
+    stdin_is_pipe: bool
+    is_terminal: bool
+    stderr_is_terminal: bool
+
+
+def duration(text: str) -> float:
+    """Seconds from `30`, `2.5`, `90s`, `10m`, `2h` or `1d`.
+
+    Raises ValueError with words.
+    """
+    unit = {"s": 1, "m": 60, "h": 3600, "d": 86400}.get(text[-1:])
+    number = text[:-1] if unit else text
+    try:
+        seconds = float(number) * (unit or 1)
+    except ValueError:
+        raise ValueError(f"{text!r} is no duration: write 30, 90s, 10m, 2h or 1d") from None
+    if not 0 < seconds < 1e9:
+        raise ValueError(f"{text!r} is no duration that one can wait for")
+    return seconds
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 up. Raises ValueError with words."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise ValueError(f"{text!r} is not a whole number from 1 up")
+    return int(text)
+
+
+CONFIG = Option(flags=("--config",), metavar="FILE", completion="file",
+                help="read the configuration from FILE (also DCMSYNC_CONFIG)")
+QUIET = Option(flags=("-q", "--quiet"), metavar=None, help="say nothing but errors on stderr")
+VERBOSE = Option(flags=("-v", "--verbose"), metavar=None, help="say more on stderr")
+LOG_FORMAT = Option(flags=("--log-format",), metavar="FORMAT", choices=("text", "json"), default="text",
+                    help="messages on stderr as text or as JSON, one object a line")
+FORMAT = Option(flags=("--format",), metavar="FORMAT", choices=("ndjson", "tree", "table", "csv", "uids"),
+                help="how to write records; default: tree on a terminal, ndjson in a pipe")
+TIMEOUT = Option(flags=("--timeout",), metavar="SECONDS", parse=duration, default=60.0,
+                 help="give up on a peer that makes no progress for this long (30, 90s, 2m); default 60")
+CALLING = Option(flags=("--calling",), metavar="AET", help="our own AE title; default DCMSYNC")
+JOBS = Option(flags=("--jobs", "-j"), metavar="N", parse=positive, help="associations at a time")
+DRY_RUN = Option(flags=("-n", "--dry-run"), help="write the same records as the real run would, and touch nothing")
+REQUIRE_END = Option(flags=("--require-end",), help="treat a stream of records without its end record as incomplete")
+
+EVERYWHERE: tuple[Option, ...] = (CONFIG, QUIET, VERBOSE, LOG_FORMAT)

@@ -1,0 +1,161 @@
+"""Every exception of dcmsync, and the exit status that each one leads to.
+
+    DcmsyncError                    70  (a bug, unless a child says otherwise)
+    ├── UsageError                   2  the command line, the config, a locator
+    ├── InputError                   6  a record stream that is broken or incomplete
+    ├── Truncated                    6  the peer cut a list of answers short
+    ├── LocalTrouble                 7  disk full, unwritable, locked
+    ├── LocalProtocolError          70  we asked our own engine for what the standard forbids
+    └── PeerError                    4  something about the other side
+        ├── Unreachable              5  no connection, or no such host
+        ├── Rejected                 5  A-ASSOCIATE-RJ, or no context accepted
+        ├── Stalled                  4  a deadline passed
+        ├── Disconnected             4  A-ABORT, or the socket closed too early
+        ├── RemoteProtocolError      4  the peer broke the standard
+        └── Refused                  3  a DIMSE status of the failure class
+
+One thing failing is an outcome record; the run failing is one of these. Messages say what happened, to which
+thing, and what to do next; none of them carries patient data.
+"""
+
+from enum import IntEnum
+
+
+class ExitStatus(IntEnum):
+    """What a process says at its end. Higher trouble wins: statuses combine by `max`."""
+
+    DONE = 0
+    NO = 1
+    USAGE = 2
+    FAILED = 3
+    RETRY = 4
+    UNREACHABLE = 5
+    INCOMPLETE = 6
+    LOCAL = 7
+    BUG = 70
+    INTERRUPTED = 130
+    BROKEN_PIPE = 141
+    TERMINATED = 143
+
+
+EXIT_MEANINGS: dict[ExitStatus, str] = {
+    ExitStatus.DONE: "done, and all of it proven",
+    ExitStatus.NO: "the answer is no (diff: they differ; verify: not the same; echo: no answer)",
+    ExitStatus.USAGE: "the command line or the configuration is wrong; nothing was done",
+    ExitStatus.FAILED: "some things failed for good",
+    ExitStatus.RETRY: "some things failed, and trying again may help",
+    ExitStatus.UNREACHABLE: "the peer cannot be reached, rejected us, or did not authorise us",
+    ExitStatus.INCOMPLETE: "the peer cut a query short, or the input was broken or incomplete",
+    ExitStatus.LOCAL: "trouble on this machine: disk full, unwritable, locked",
+    ExitStatus.BUG: "a bug in dcmsync",
+    ExitStatus.INTERRUPTED: "ended by SIGINT (Ctrl-C)",
+    ExitStatus.BROKEN_PIPE: "the reader of standard output went away",
+    ExitStatus.TERMINATED: "ended by SIGTERM",
+}
+
+
+class DcmsyncError(Exception):
+    """A reason to end the run. `advice` says what to do next, when there is something."""
+
+    exit_status: ExitStatus = ExitStatus.BUG
+    reason: str = "bug"
+
+    def __init__(self, message: str, *, advice: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.advice = advice
+
+    def __str__(self) -> str:
+        return f"{self.message}. {self.advice}" if self.advice else self.message
+
+
+class UsageError(DcmsyncError):
+    """The command line, the configuration or a locator cannot be understood."""
+
+    exit_status = ExitStatus.USAGE
+    reason = "usage"
+
+
+class InputError(DcmsyncError):
+    """A record stream is broken: `line` is the number of the line, from 1, where one is to blame."""
+
+    exit_status = ExitStatus.INCOMPLETE
+    reason = "input"
+
+    def __init__(self, message: str, *, line: int | None = None, advice: str | None = None) -> None:
+        super().__init__(message if line is None else f"line {line}: {message}", advice=advice)
+        self.line = line
+
+
+class Truncated(DcmsyncError):
+    """The peer's list of answers ended early, and the query could not be split further."""
+
+    exit_status = ExitStatus.INCOMPLETE
+    reason = "truncated"
+
+
+class LocalTrouble(DcmsyncError):
+    """This machine said no: disk full, unwritable, locked."""
+
+    exit_status = ExitStatus.LOCAL
+    reason = "local"
+
+
+class LocalProtocolError(DcmsyncError):
+    """Our own code asked the wire engine for something the standard forbids. Always a bug."""
+
+    reason = "bug"
+
+
+class PeerError(DcmsyncError):
+    """Something about the other side. Trying again may help."""
+
+    exit_status = ExitStatus.RETRY
+    reason = "peer"
+
+
+class Unreachable(PeerError):
+    """No connection could be made."""
+
+    exit_status = ExitStatus.UNREACHABLE
+    reason = "unreachable"
+
+
+class Rejected(PeerError):
+    """The association was rejected, or the peer accepted nothing that we need (PS3.8 §9.3.4)."""
+
+    exit_status = ExitStatus.UNREACHABLE
+    reason = "rejected"
+
+    def __init__(self, message: str, *, transient: bool = False, advice: str | None = None) -> None:
+        super().__init__(message, advice=advice)
+        self.transient = transient
+
+
+class Stalled(PeerError):
+    """A deadline passed without progress; the socket is closed."""
+
+    reason = "stalled"
+
+
+class Disconnected(PeerError):
+    """The peer aborted, or the connection ended before the work did."""
+
+    reason = "disconnected"
+
+
+class RemoteProtocolError(PeerError):
+    """The peer sent what the standard forbids, or more than our limits allow."""
+
+    reason = "protocol"
+
+
+class Refused(PeerError):
+    """The peer answered with a failure status (PS3.7 Annex C); `status` is its number."""
+
+    exit_status = ExitStatus.FAILED
+    reason = "refused"
+
+    def __init__(self, message: str, *, status: int, advice: str | None = None) -> None:
+        super().__init__(message, advice=advice)
+        self.status = status

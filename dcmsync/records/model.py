@@ -1,0 +1,117 @@
+"""The records of format 1: what may be said on the pipe.
+
+Keys in CamelCase are DICOM keywords (PS3.6); keys in lower case are ours. A record may carry more DICOM keywords
+than are named here; readers keep the line, so nothing is lost. Unknown counts are absent, never zero.
+"""
+
+from typing import Literal
+
+import msgspec
+from msgspec import UNSET, Struct, UnsetType
+
+FORMAT = 1
+
+Change = Literal["missing", "differs", "extra", "same"]
+Result = Literal["stored", "present", "failed", "conflict", "skipped"]
+LevelWord = Literal["study", "series", "instance"]
+Text = str | UnsetType
+Number = int | UnsetType
+Texts = str | list[str] | UnsetType
+
+
+class _Thing(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What study, series and instance records share. `source` is the locator of the place that holds the thing."""
+
+    StudyInstanceUID: str
+    source: Text = UNSET
+    change: Change | UnsetType = UNSET
+    PatientID: Text = UNSET
+    PatientName: Text = UNSET
+    PatientBirthDate: Text = UNSET
+    PatientSex: Text = UNSET
+    StudyDate: Text = UNSET
+    StudyTime: Text = UNSET
+    StudyDescription: Text = UNSET
+    StudyID: Text = UNSET
+    AccessionNumber: Text = UNSET
+
+
+class Study(_Thing, frozen=True, kw_only=True, omit_defaults=True, tag="study"):
+    """One study. Counts are the source's own claim."""
+
+    ModalitiesInStudy: Texts = UNSET
+    NumberOfStudyRelatedSeries: Number = UNSET
+    NumberOfStudyRelatedInstances: Number = UNSET
+
+
+class Series(_Thing, frozen=True, kw_only=True, omit_defaults=True, tag="series"):
+    """One series, with what is known of its study and patient."""
+
+    SeriesInstanceUID: str
+    Modality: Text = UNSET
+    SeriesNumber: Number = UNSET
+    SeriesDescription: Text = UNSET
+    SeriesDate: Text = UNSET
+    SeriesTime: Text = UNSET
+    NumberOfSeriesRelatedInstances: Number = UNSET
+
+
+class Instance(_Thing, frozen=True, kw_only=True, omit_defaults=True, tag="instance"):
+    """One instance; `path`, `size` (octets) and `digest` where its file is known."""
+
+    SeriesInstanceUID: str
+    SOPInstanceUID: str
+    Modality: Text = UNSET
+    SeriesNumber: Number = UNSET
+    InstanceNumber: Number = UNSET
+    SOPClassUID: Text = UNSET
+    TransferSyntaxUID: Text = UNSET
+    path: Text = UNSET
+    size: Number = UNSET
+    digest: Text = UNSET
+
+
+class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="outcome"):
+    """What happened to one thing. Fed back into `pull` or `push`, a failed one is work.
+
+    A series outcome carries counts of its instances by result. `reason` is a word for programs, `message` one for
+    people, `status` the DIMSE status as 0xA700, `retry` whether trying again may help.
+    """
+
+    level: LevelWord
+    outcome: Result
+    StudyInstanceUID: Text = UNSET
+    SeriesInstanceUID: Text = UNSET
+    SOPInstanceUID: Text = UNSET
+    SOPClassUID: Text = UNSET
+    TransferSyntaxUID: Text = UNSET
+    PatientID: Text = UNSET
+    source: Text = UNSET
+    destination: Text = UNSET
+    path: Text = UNSET
+    size: Number = UNSET
+    digest: Text = UNSET
+    reason: Text = UNSET
+    message: Text = UNSET
+    status: Text = UNSET
+    retry: bool | UnsetType = UNSET
+    dry_run: bool | UnsetType = UNSET
+    instances: Number = UNSET
+    stored: Number = UNSET
+    present: Number = UNSET
+    failed: Number = UNSET
+    conflict: Number = UNSET
+    skipped: Number = UNSET
+
+
+class End(Struct, frozen=True, kw_only=True, omit_defaults=False, tag="end"):
+    """The last line of every stream. `complete` is false when the producer knows that something is lacking."""
+
+    format: int = FORMAT
+    complete: bool = True
+    records: int = 0
+    reason: Text = UNSET
+    splits: Number = UNSET
+
+
+Record = Study | Series | Instance | Outcome | End

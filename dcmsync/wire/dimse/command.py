@@ -1,0 +1,125 @@
+"""DIMSE command sets <-> plain values (PS3.7 §6.3, Annex E). Always implicit VR little endian, so `struct` will do.
+
+Refuses to know what a command means; `operations.py` does.
+"""
+
+from __future__ import annotations
+
+from struct import Struct as Layout
+
+from msgspec import Struct
+
+from dcmsync.errors import RemoteProtocolError
+
+C_STORE_RQ, C_STORE_RSP = 0x0001, 0x8001
+C_GET_RQ, C_GET_RSP = 0x0010, 0x8010
+C_FIND_RQ, C_FIND_RSP = 0x0020, 0x8020
+C_MOVE_RQ, C_MOVE_RSP = 0x0021, 0x8021
+C_ECHO_RQ, C_ECHO_RSP = 0x0030, 0x8030
+C_CANCEL_RQ = 0x0FFF
+
+NO_DATA_SET = 0x0101  # any other Command Data Set Type announces one (§E.1)
+HAS_DATA_SET = 0x0001
+
+_ELEMENT = Layout("<HHI")
+_US = Layout("<H")
+_GROUP_LENGTH = Layout("<HHII")
+
+
+class Command(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One command set. Fields that were absent are None; unknown elements are dropped."""
+
+    field: int
+    has_data_set: bool = False
+    message_id: int | None = None
+    responding_to: int | None = None
+    sop_class_uid: str | None = None
+    sop_instance_uid: str | None = None
+    priority: int | None = None
+    status: int | None = None
+    move_destination: str | None = None
+    originator_ae: str | None = None
+    originator_message_id: int | None = None
+    remaining: int | None = None
+    completed: int | None = None
+    failed: int | None = None
+    warnings: int | None = None
+    error_comment: str | None = None
+
+
+# element number -> (field of Command, is text); in tag order, which is the order on the wire
+_FIELDS: dict[int, tuple[str, bool]] = {
+    0x0002: ("sop_class_uid", True),  # Affected SOP Class UID
+    0x0003: ("requested_sop_class_uid", True),
+    0x0100: ("field", False),  # Command Field
+    0x0110: ("message_id", False),  # Message ID
+    0x0120: ("responding_to", False),  # Message ID Being Responded To
+    0x0600: ("move_destination", True),  # Move Destination
+    0x0700: ("priority", False),  # Priority
+    0x0800: ("has_data_set", False),  # Command Data Set Type
+    0x0900: ("status", False),  # Status
+    0x0902: ("error_comment", True),  # Error Comment
+    0x1000: ("sop_instance_uid", True),  # Affected SOP Instance UID
+    0x1020: ("remaining", False),  # Number of Remaining Sub-operations
+    0x1021: ("completed", False),  # Number of Completed Sub-operations
+    0x1022: ("failed", False),  # Number of Failed Sub-operations
+    0x1023: ("warnings", False),  # Number of Warning Sub-operations
+    0x1030: ("originator_ae", True),  # Move Originator Application Entity Title
+    0x1031: ("originator_message_id", False),  # Move Originator Message ID
+}
+_IS_UID = frozenset((0x0002, 0x0003, 0x1000))
+
+
+def encode(command: Command) -> bytes:
+    """The command set with its group length, elements ascending."""
+    body = bytearray()
+    for element, (name, is_text) in _FIELDS.items():
+        value = getattr(command, name, None)
+        if element == 0x0800:
+            value = HAS_DATA_SET if value else NO_DATA_SET
+        if value is None:
+            continue
+        if is_text:
+            octets = value.encode("ascii", "replace")
+            if len(octets) & 1:
+                octets += b"\0" if element in _IS_UID else b" "
+        else:
+            octets = _US.pack(value)
+        body += _ELEMENT.pack(0, element, len(octets)) + octets
+    return _GROUP_LENGTH.pack(0, 0, 4, len(body)) + bytes(body)
+
+
+def decode(octets: bytes) -> Command:
+    """Reads a command set. Raises RemoteProtocolError when it is malformed or lacks its Command Field."""
+    values: dict[str, object] = {}
+    position, end = 0, len(octets)
+    while position < end:
+        if end - position < 8:
+            raise RemoteProtocolError("sent a command set that ends inside an element")
+        group, element, length = _ELEMENT.unpack_from(octets, position)
+        position += 8
+        if group != 0 or length > end - position:
+            raise RemoteProtocolError(f"sent a command set with an impossible element ({group:04X},{element:04X})")
+        known = _FIELDS.get(element)
+        if known is not None:
+            name, is_text = known
+            if is_text:
+                # A UID keeps its inner odd characters: `1.2.3\0x` must stay distinguishable from `1.2.3`.
+                values[name] = octets[position : position + length].rstrip(b"\0 ").decode("ascii", "backslashreplace")
+            elif length == 2:
+                values[name] = _US.unpack_from(octets, position)[0]
+            elif length:
+                raise RemoteProtocolError(f"sent a command set whose {name} has {length} octets, not 2")
+        position += length
+    if "field" not in values:
+        raise RemoteProtocolError("sent a command set without a Command Field")
+    values["has_data_set"] = values.get("has_data_set", NO_DATA_SET) != NO_DATA_SET
+    if "requested_sop_class_uid" in values:
+        values.setdefault("sop_class_uid", values["requested_sop_class_uid"])
+        del values["requested_sop_class_uid"]
+    return Command(**values)  # type: ignore[arg-type]  # names and kinds come from _FIELDS
+
+
+def cancel(message_id: int) -> Command:
+    """C-CANCEL of an operation that runs (§9.3.2.3)."""
+    return Command(field=C_CANCEL_RQ, responding_to=message_id)

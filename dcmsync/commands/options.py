@@ -5,7 +5,7 @@ A verb file declares `COMMAND = Command(...)` and a `run(arguments, streams) -> 
 """
 
 from collections.abc import Callable
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, Protocol
 
 from msgspec import Struct
 
@@ -44,10 +44,37 @@ class Command(Struct, frozen=True, kw_only=True):
     examples: tuple[tuple[str, str], ...] = ()
 
 
+class Meter(Protocol):
+    """Shows how far the work is. The front door gives a bar on a terminal, and a silent one elsewhere."""
+
+    def total(self, instances: int | None, provisional: bool) -> None:
+        """Sets how many instances there are to do: None where nobody knows, `provisional` while input still comes."""
+
+    def advance(self, instances: int, octets: int) -> None:
+        """Adds what was done just now."""
+
+    def close(self) -> None:
+        """Takes the bar away. Idempotent."""
+
+
+class Silent:
+    """The meter that shows nothing."""
+
+    def total(self, instances: int | None, provisional: bool) -> None:
+        """Ignored."""
+
+    def advance(self, instances: int, octets: int) -> None:
+        """Ignored."""
+
+    def close(self) -> None:
+        """Nothing to take away."""
+
+
 class Streams(Struct, frozen=True, kw_only=True):
     """What the front door hands to a verb: binary standard streams, and where people's text goes.
 
-    `say(text)` writes one line to people (stderr), `note(text)` only with -v. `is_terminal` tells of stdout.
+    `say(text)` writes one line to people (stderr), after the verb's name; `note(text)` only with -v.
+    `is_terminal` tells of stdout. `meter()` starts a progress bar, to be closed by the verb.
     """
 
     stdin: BinaryIO
@@ -57,6 +84,7 @@ class Streams(Struct, frozen=True, kw_only=True):
     stdin_is_pipe: bool
     is_terminal: bool
     stderr_is_terminal: bool
+    meter: Callable[[], Meter] = Silent
 
 
 def duration(text: str) -> float:

@@ -42,14 +42,19 @@ def verb_help(command: Command) -> str:
     if command.examples:
         lines += ["Examples:", *(line for pair in command.examples for line in _example(*pair)), ""]
     lines += [*textwrap.wrap(f"Usage: {usage(command)}", WIDTH, subsequent_indent="       "), ""]
-    for paragraph in command.description.strip().split("\n\n"):
-        lines += [*textwrap.wrap(paragraph, WIDTH, break_on_hyphens=False), ""]
+    for paragraph, is_verbatim in paragraphs(command.description):
+        lines += [*(paragraph.splitlines() if is_verbatim else _wrap(paragraph)), ""]
     if positionals(command):
         lines += ["Arguments:", *_table((placeholder(row), help_words(row)) for row in positionals(command)), ""]
     options = (*optionals(command), HELP)
     lines += ["Options:", *_table((signature(row), help_words(row)) for row in options), ""]
     lines += ["Exit statuses:", *_table((str(int(status)), words) for status, words in EXIT_MEANINGS.items())]
     return "\n".join(lines) + "\n"
+
+
+def paragraphs(text: str) -> list[tuple[str, bool]]:
+    """Each paragraph, and whether it is indented and so to be left as it is."""
+    return [(part.strip("\n"), part.lstrip("\n").startswith("  ")) for part in text.rstrip().split("\n\n") if part.strip()]
 
 
 def signature(row: Option) -> str:
@@ -66,6 +71,10 @@ def help_words(row: Option) -> str:
     if row.repeat and "repeat" not in words and "more than once" not in words:
         words += "; may be given more than once"
     return words
+
+
+def _wrap(paragraph: str) -> list[str]:
+    return textwrap.wrap(" ".join(paragraph.split()), WIDTH, break_on_hyphens=False)
 
 
 def _example(line: str, meaning: str) -> list[str]:

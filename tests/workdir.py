@@ -58,6 +58,7 @@ class Workdir:
     """A folder to run things in; XDG folders and HOME lie below it."""
 
     path: Path
+    program: tuple[str, ...] = (sys.executable, "-m", "dcmsync")
 
     def run(
         self,
@@ -81,7 +82,7 @@ class Workdir:
     ) -> subprocess.Popen[bytes]:
         """Starts dcmsync and returns at once; all given streams are pipes. For signals, and readers that go away."""
         return subprocess.Popen(
-            [sys.executable, "-m", "dcmsync", *map(str, arguments)],
+            [*self.program, *map(str, arguments)],
             cwd=self.path,
             env={**self.environment(), **(env or {})},
             stdin=stdin,

@@ -8,7 +8,7 @@ positional arguments may be mixed in any order; `--` ends the options.
 Nothing here writes or exits: bad usage is a UsageError, and a call for help is HelpAsked.
 """
 
-import argparse
+from argparse import SUPPRESS, Action, ArgumentParser, ArgumentTypeError, Namespace
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
@@ -71,73 +71,93 @@ def usage(command: Command) -> str:
     return " ".join(words)
 
 
-def parse(command: Command, argv: Sequence[str], environ: Mapping[str, str]) -> argparse.Namespace:
+def parse(command: Command, argv: Sequence[str], environ: Mapping[str, str]) -> Namespace:
     """The values of a verb's rows, by `destination`.
 
     Raises UsageError, HelpAsked.
     """
-    arguments, surplus = build_parser(command).parse_known_intermixed_args(argv)
-    if surplus:
-        raise _surplus(command, surplus)
-    for row in rows(command):
+    mixed, verbatim = _split_at_dashes(list(argv))
+    arguments, rest = build_parser(command).parse_known_args(mixed)
+    for word in rest:
+        if word.startswith("-") and word != "-":
+            raise _no_such_option(command, word)
+    _place(command, rest + verbatim, arguments)
+    for row in optionals(command):
         if not hasattr(arguments, destination(row)):
             setattr(arguments, destination(row), _default(row, environ))
     return arguments
 
 
-def build_parser(command: Command) -> argparse.ArgumentParser:
-    """The argparse parser of a verb. It holds no defaults: what was not typed is absent from its namespace."""
-    parser = _Parser(
-        prog=f"dcmsync {command.name}",
-        usage=usage(command).replace("%", "%%"),
-        description=command.summary,
-        add_help=False,
-        allow_abbrev=False,
-        argument_default=argparse.SUPPRESS,
-    )
-    for row in positionals(command):
-        parser.add_argument(
-            row.flags[0],
-            metavar=placeholder(row),
-            type=_reader(row),
-            nargs=row.nargs,
-            default=argparse.SUPPRESS,
-            help=row.help.replace("%", "%%"),
-        )
+def build_parser(command: Command) -> ArgumentParser:
+    """The argparse parser of a verb's options. It holds no defaults: what was not typed is absent from its namespace.
+
+    It knows no positional arguments, so it leaves them over, in order, wherever they stood: argparse itself takes
+    `PLACE --level series KEY=VALUE` for one argument too many.
+    """
+    parser = _Parser(prog=f"dcmsync {command.name}", add_help=False, allow_abbrev=False, argument_default=SUPPRESS)
     for row in optionals(command):
-        _add_optional(parser, row)
-    parser.add_argument("-h", "--help", action=_Help, nargs=0, help="show this help")
+        _add(parser, row)
+    parser.add_argument("-h", "--help", action=_Help, nargs=0)
     return parser
 
 
-class _Parser(argparse.ArgumentParser):
+class _Parser(ArgumentParser):
     """Complains by exception, in our words."""
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message.removeprefix("argument "), advice=f"See {self.prog} --help")
 
 
-class _Help(argparse.Action):
+class _Help(Action):
     """Asks for help at once, before anything else on the line can be found wanting."""
 
     def __call__(self, *_: object) -> NoReturn:
         raise HelpAsked
 
 
-def _add_optional(parser: argparse.ArgumentParser, row: Option) -> None:
-    words = row.help.replace("%", "%%")
+def _add(parser: ArgumentParser, row: Option) -> None:
     if is_switch(row):
-        parser.add_argument(*row.flags, dest=destination(row), action="store_true", default=argparse.SUPPRESS, help=words)
+        parser.add_argument(*row.flags, dest=destination(row), action="store_true", default=SUPPRESS)
         return
-    parser.add_argument(
-        *row.flags,
-        dest=destination(row),
-        metavar=placeholder(row),
-        type=_reader(row),
-        nargs=row.nargs,
-        action=("extend" if row.nargs in ("*", "+") else "append") if row.repeat else "store",
-        help=words,
-    )
+    action = "store" if not row.repeat else "extend" if row.nargs in ("*", "+") else "append"
+    parser.add_argument(*row.flags, dest=destination(row), type=_reader(row), nargs=row.nargs, action=action)
+
+
+def _split_at_dashes(argv: list[str]) -> tuple[list[str], list[str]]:
+    if "--" not in argv:
+        return argv, []
+    place = argv.index("--")
+    return argv[:place], argv[place + 1 :]
+
+
+def _place(command: Command, words: list[str], arguments: Namespace) -> None:
+    """Gives each positional row its words, in order: each takes what it may, and leaves what later ones must have."""
+    places = positionals(command)
+    required = [row for row in places if _fewest(row)]
+    if len(words) < len(required):
+        raise UsageError(f"{placeholder(required[len(words)])} is missing", advice=f"Usage: {usage(command)}")
+    for number, row in enumerate(places):
+        needed_later = sum(_fewest(later) for later in places[number + 1 :])
+        spare = len(words) - needed_later
+        taken = spare if row.nargs in ("*", "+") else min(1, spare)
+        mine, words = words[:taken], words[taken:]
+        setattr(arguments, destination(row), _positional_value(row, mine))
+    if words:
+        raise UsageError(f"one argument too many: {words[0]!r}", advice=f"Usage: {usage(command)}")
+
+
+def _fewest(row: Option) -> int:
+    return 0 if row.nargs in ("?", "*") else 1
+
+
+def _positional_value(row: Option, words: list[str]) -> object:
+    try:
+        values = [_reader(row)(word) for word in words]
+    except ArgumentTypeError as error:
+        raise UsageError(f"{placeholder(row)}: {error}") from None
+    if row.nargs in ("*", "+"):
+        return values
+    return values[0] if values else row.default
 
 
 def _reader(row: Option) -> Callable[[str], object]:
@@ -145,11 +165,11 @@ def _reader(row: Option) -> Callable[[str], object]:
 
     def read(text: str) -> object:
         if row.choices and text not in row.choices:
-            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(row.choices)}")
+            raise ArgumentTypeError(f"{text!r} is none of {', '.join(row.choices)}")
         try:
             return row.parse(text)
         except ValueError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
+            raise ArgumentTypeError(str(error)) from None
 
     return read
 
@@ -173,15 +193,12 @@ def _from_environment(row: Option, name: str, text: str) -> object:
         return _SWITCH_WORDS[text.lower()]
     try:
         value = _reader(row)(text)
-    except argparse.ArgumentTypeError as error:
+    except ArgumentTypeError as error:
         raise UsageError(f"{name} in the environment: {error}") from None
     return [value] if row.repeat or row.nargs in ("*", "+") else value
 
 
-def _surplus(command: Command, surplus: Sequence[str]) -> UsageError:
-    word = surplus[0]
-    if not word.startswith("-") or word == "-":
-        return UsageError(f"one argument too many: {word!r}", advice=f"Usage: {usage(command)}")
+def _no_such_option(command: Command, word: str) -> UsageError:
     from difflib import get_close_matches  # lazy: costs 4 ms, and only a mistake needs it
 
     flag = word.split("=", 1)[0]

@@ -115,6 +115,11 @@ class Progress:
         if self._bar and self._task is not None:
             self._bar.update(self._task, completed=self._instances, count=self._count(), rate=self._rate())
 
+    def refresh(self) -> None:
+        """Draws now; else it is drawn five times a second."""
+        if self._bar:
+            self._bar.refresh()
+
     def close(self) -> None:
         """Takes the bar away. Idempotent."""
         if self._bar:

@@ -1,0 +1,265 @@
+"""One arrived instance on its way down to its final name.
+
+Owns the steps of a landing and the verdict. Refuses to know of the other jobs of its batch, and to retry.
+"""
+
+import errno
+import os
+import stat
+from collections.abc import Callable
+from hashlib import blake2b
+
+from dcmsync.endpoints.folder.arrivals import (
+    Job,
+    Landed,
+    Result,
+    Settings,
+    is_of_the_machine,
+    local_trouble,
+    write_all,
+)
+from dcmsync.endpoints.folder.below import Folders
+from dcmsync.endpoints.folder.scan import (
+    IDENTITY,
+    SERIES_INSTANCE_UID,
+    SOP_INSTANCE_UID,
+    STUDY_INSTANCE_UID,
+    source_of,
+)
+from dcmsync.endpoints.folder.staging import Staging
+from dcmsync.wire.elements import walk
+from dcmsync.wire.part10 import text, walk_file
+from dcmsync.wire.source import Distant, Source, Values
+
+COMPARE_OCTETS = 1 << 20
+
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
+_NO_WAY = {
+    errno.ELOOP: "a part of the path below the destination is a symbolic link",
+    errno.ENOTDIR: "a part of the path below the destination is a symbolic link, or no folder",
+    errno.EXDEV: "a folder below the destination is on another file system",
+    errno.ENAMETOOLONG: "the name is too long for the file system",
+}
+
+
+class Approach:
+    """One job; each step is taken only if those before it went well. For one thread."""
+
+    def __init__(self, job: Job, staging: Staging, settings: Settings, folders: Folders) -> None:
+        self._job = job
+        self._staging = staging
+        self._settings = settings
+        self._folders = folders
+        self._staged = job.staged
+        self._descriptor = job.descriptor
+        self._digests = job.file_digest, job.data_set_digest
+        self._values: Values = {}
+        self._path = ""
+        self._landed: Landed | None = None
+
+    def take(self, step: "Callable[[Approach], None]") -> None:
+        """Takes one of STEPS."""
+        if self._landed is not None:
+            return
+        try:
+            step(self)
+        except OSError as trouble:
+            self._fail_by(trouble)
+
+    def check(self) -> None:
+        """Judges the data set, and asks for its name."""
+        wanted = self._settings.wanted | IDENTITY
+        found = walk(self._data_set(), self._job.arrival.transfer_syntax_uid, wanted=wanted)
+        self._values = found.values
+        expected = self._job.expected
+        if not found.is_whole:
+            self._end("failed", found.state, f"the data set is not whole: at octet {found.offset}: {found.reason}")
+        elif self._uid(SOP_INSTANCE_UID) != self._job.arrival.sop_instance_uid:
+            self._end("failed", "mismatch", "the data set has another SOP Instance UID than was announced")
+        elif expected.study_uid and self._uid(STUDY_INSTANCE_UID) != expected.study_uid:
+            self._end("failed", "mismatch", "the data set has another Study Instance UID than was asked for")
+        elif expected.series_uid and self._uid(SERIES_INSTANCE_UID) != expected.series_uid:
+            self._end("failed", "mismatch", "the data set has another Series Instance UID than was asked for")
+        else:
+            self._path = self._settings.place(found.values, self._job.arrival)
+            if not is_below(self._path):
+                self._end("failed", "path", "the layout gives no path below the destination")
+
+    def write(self) -> None:
+        """Writes what is still in memory, and hashes it."""
+        if self._job.memory is None:
+            return
+        self._staged, self._descriptor = self._staging.create()
+        write_all(self._descriptor, [memoryview(self._job.head), memoryview(self._job.memory)])
+        file_hash, data_set_hash = self._settings.hasher(), self._settings.hasher()
+        file_hash.update(self._job.head)
+        file_hash.update(self._job.memory)
+        data_set_hash.update(self._job.memory)
+        self._digests = file_hash.hexdigest(), data_set_hash.hexdigest()
+
+    def flush(self) -> None:
+        """Makes the octets durable. A failure is final: the kernel may have dropped them (fsync is never repeated)."""
+        os.fsync(self._descriptor)
+
+    def name(self) -> None:
+        """Gives the file its final name, or says what has it."""
+        folder, _, name = self._path.rpartition("/")
+        folder_fd = self._folders.enter(folder)
+        for candidate in (name, _other_name(name, self._job.arrival.sop_instance_uid)):
+            self._path = f"{folder}/{candidate}" if folder else candidate
+            outcome, reason, message = self._name_in(folder_fd, candidate)
+            if reason != "taken":
+                break
+        if outcome in ("stored", "present"):
+            self._folders.changed(folder)
+        self._end(outcome, reason, message)
+
+    def close(self) -> None:
+        """Lets go of the staging file, if there still is one."""
+        if self._staged:
+            self._staging.remove(self._staged)
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._staged, self._descriptor = "", -1
+
+    def verdict(self, failed: dict[str, OSError]) -> Landed:
+        """What became of it, given the folders that could not be made durable."""
+        assert self._landed is not None
+        if self._landed.outcome in ("stored", "present"):
+            parts = self._path.split("/")[:-1]
+            for depth in range(len(parts) + 1):
+                trouble = failed.get("/".join(parts[:depth]))
+                if trouble is not None:
+                    self._fail_by(trouble)
+        return self._landed
+
+    def _name_in(self, folder_fd: int, name: str) -> tuple[Result, str, str]:
+        """Tries one name: an outcome, a reason for programs, and words for people."""
+        try:
+            self._publish(folder_fd, name)
+            return "stored", "", ""
+        except FileExistsError:
+            outcome, reason, message = self._judge(folder_fd, name)
+        if outcome == "conflict" and reason in ("content", "broken") and self._settings.force:
+            os.rename(self._staged, name, src_dir_fd=self._staging.fd, dst_dir_fd=folder_fd)
+            self._staged = ""
+            return "stored", "replaced", "replaced other content, as asked"
+        return outcome, reason, message
+
+    def _publish(self, folder_fd: int, name: str) -> None:
+        """Names the staged file without ever replacing one. Raises OSError, FileExistsError among them."""
+        try:
+            os.link(self._staged, name, src_dir_fd=self._staging.fd, dst_dir_fd=folder_fd, follow_symlinks=False)
+            return
+        except OSError as trouble:
+            if trouble.errno not in _NO_LINKS:
+                raise
+        try:
+            os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
+        except FileNotFoundError:
+            os.rename(self._staged, name, src_dir_fd=self._staging.fd, dst_dir_fd=folder_fd)
+            self._staged = ""
+        else:
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+
+    def _judge(self, folder_fd: int, name: str) -> tuple[Result, str, str]:
+        """What the thing is that has the name already."""
+        try:
+            descriptor = os.open(name, _READ, dir_fd=folder_fd)
+        except OSError as trouble:
+            if trouble.errno in (errno.ELOOP, errno.ENXIO, errno.EMLINK):
+                return "conflict", "blocked", "something that is no regular file has the name"
+            raise
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                return "conflict", "blocked", "something that is no regular file has the name"
+            source = source_of(descriptor, status.st_size)
+            head, found = walk_file(source, wanted=IDENTITY)
+            holder = text(found.values.get(SOP_INSTANCE_UID, ("", b""))[1])
+            if holder and holder != self._job.arrival.sop_instance_uid:
+                return "conflict", "taken", "another instance has the name"
+            if not found.is_whole or not holder:
+                return "conflict", "broken", "a file that is no whole instance has the name"
+            if head.transfer_syntax_uid != self._job.arrival.transfer_syntax_uid:
+                return "conflict", "content", "the instance is there in another transfer syntax"
+            if not self._is_same(source, head.data_set_offset, status.st_size):
+                return "conflict", "content", "the instance is there with other content"
+            return "present", "", ""
+        finally:
+            os.close(descriptor)
+
+    def _is_same(self, held: Source, offset: int, size: int) -> bool:
+        """Whether the data set of a file is, octet by octet, the one that arrived."""
+        if size - offset != self._job.size:
+            return False
+        ours = self._data_set()
+        return all(
+            _part(held, offset + start, COMPARE_OCTETS) == _part(ours, start, COMPARE_OCTETS)
+            for start in range(0, self._job.size, COMPARE_OCTETS)
+        )
+
+    def _data_set(self) -> Source:
+        """The octets that arrived."""
+        if self._job.memory is not None:
+            return self._job.memory
+        descriptor, begin, size = self._descriptor, len(self._job.head), self._job.size
+
+        def read_at(offset: int, length: int) -> bytes:
+            return os.pread(descriptor, min(length, size - offset), begin + offset)
+
+        return Distant(read_at, size)
+
+    def _uid(self, tag: int) -> str:
+        return text(self._values[tag][1]) if tag in self._values else ""
+
+    def _end(self, outcome: Result, reason: str, message: str) -> None:
+        status = os.fstat(self._descriptor) if outcome == "stored" else None
+        self._landed = Landed(
+            arrival=self._job.arrival,
+            outcome=outcome,
+            path=self._path,
+            size=len(self._job.head) + self._job.size,
+            digest=self._digests[0] if outcome == "stored" else "",
+            data_set_digest=self._digests[1],
+            study_uid=self._uid(STUDY_INSTANCE_UID),
+            series_uid=self._uid(SERIES_INSTANCE_UID),
+            values=self._values,
+            device=status.st_dev if status else 0,
+            inode=status.st_ino if status else 0,
+            mtime_ns=status.st_mtime_ns if status else 0,
+            reason=reason,
+            message=message,
+        )
+
+    def _fail_by(self, trouble: OSError) -> None:
+        words = local_trouble(trouble)
+        self._landed = Landed(
+            arrival=self._job.arrival,
+            outcome="failed",
+            reason="local",
+            message=_NO_WAY.get(trouble.errno or 0) or words.message,
+            trouble=words if is_of_the_machine(trouble) else None,
+        )
+
+
+STEPS: tuple[Callable[[Approach], None], ...] = (Approach.check, Approach.write, Approach.flush, Approach.name)
+
+
+def is_below(path: str) -> bool:
+    """Whether a relative path stays below where it begins."""
+    return "\0" not in path and all(part not in ("", ".", "..") for part in path.split("/"))
+
+
+def _other_name(name: str, sop_instance_uid: str) -> str:
+    """The name for an instance whose own name another instance has: with a hash of its SOP Instance UID."""
+    digest = blake2b(sop_instance_uid.encode(), digest_size=8).hexdigest()
+    stem, extension = os.path.splitext(name)
+    return f"{stem}~{digest}{extension}"
+
+
+def _part(source: Source, offset: int, length: int) -> bytes:
+    if isinstance(source, Distant):
+        return source.read_at(offset, length)
+    return bytes(source[offset : offset + length])

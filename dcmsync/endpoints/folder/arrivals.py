@@ -1,0 +1,207 @@
+"""What comes in for a folder: the sink that takes an instance's octets, and the values before and after it lands.
+
+Owns octets from the network until a worker takes over: in memory up to a limit, beyond it in a staging file, written
+and hashed where they lie, without a copy. Refuses to look at them, and to choose their name.
+"""
+
+import errno
+import os
+from collections.abc import Callable, Sequence
+from typing import Literal, Protocol
+
+from msgspec import Struct
+
+from dcmsync.contract import Arrival
+from dcmsync.endpoints.folder.staging import Staging
+from dcmsync.errors import LocalTrouble
+from dcmsync.wire.part10 import file_meta
+from dcmsync.wire.source import Values
+
+MEMORY_OCTETS = 1 << 20  # an instance up to this size stays in memory until it lands
+PIECES_AT_ONCE = 1000  # below IOV_MAX (1024) of Linux and macOS
+
+_TROUBLE = {
+    errno.ENOSPC: "no space left on the disk of the destination",
+    errno.EDQUOT: "the disk quota of the destination is used up",
+    errno.EFBIG: "the file is larger than the file system or the process may write",
+    errno.EROFS: "the destination is on a read-only file system",
+    errno.EIO: "the disk of the destination reports an input/output error",
+    errno.EACCES: "the destination may not be written",
+    errno.EPERM: "the destination may not be written",
+    errno.EMFILE: "too many open files in this process",
+    errno.ENFILE: "too many open files on this machine",
+    errno.ENOMEM: "no memory left",
+    errno.ESTALE: "the network file system of the destination went away",
+}
+
+Result = Literal["stored", "present", "conflict", "failed"]
+
+
+class Hasher(Protocol):
+    """What xxh3_128 gives."""
+
+    def update(self, data: memoryview | bytes | bytearray, /) -> None:
+        """Takes the next octets."""
+
+    def hexdigest(self) -> str:
+        """The digest of all octets so far."""
+
+
+class Expected(Struct, frozen=True, kw_only=True):
+    """What an instance must turn out to be; "" where that is not known."""
+
+    study_uid: str = ""
+    series_uid: str = ""
+
+
+class Job(Struct, frozen=True, kw_only=True):
+    """An instance that has arrived completely. Its data set is in `memory`, or behind `head` in the staging file."""
+
+    arrival: Arrival
+    expected: Expected
+    size: int  # octets of the data set
+    head: bytes  # preamble, prefix and group 0002
+    memory: bytearray | None
+    staged: str = ""
+    descriptor: int = -1
+    file_digest: str = ""
+    data_set_digest: str = ""
+
+
+class Landed(Struct, frozen=True, kw_only=True):
+    """What became of an instance. "stored" and "present" are durable.
+
+    `path` is relative to the destination. `reason` is a word for programs, `message` one for people, without patient
+    data. `trouble` is set when the machine is to blame, so that the run should end. `digest` is of the whole file as
+    written; of a file that was present only `data_set_digest` is known.
+    """
+
+    arrival: Arrival
+    outcome: Result
+    path: str = ""
+    size: int = 0
+    digest: str = ""
+    data_set_digest: str = ""
+    study_uid: str = ""
+    series_uid: str = ""
+    values: Values = {}
+    device: int = 0
+    inode: int = 0
+    mtime_ns: int = 0
+    reason: str = ""
+    message: str = ""
+    trouble: LocalTrouble | None = None
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """How a destination is written."""
+
+    place: Callable[[Values, Arrival], str]  # raw values of `wanted` -> relative POSIX path; raises nothing
+    wanted: frozenset[int]  # what `place` needs
+    hasher: Callable[[], Hasher]
+    completed: Callable[[Job], None]
+    force: bool = False
+    memory_octets: int = MEMORY_OCTETS
+    file_mode: int = 0o600
+    folder_mode: int = 0o700
+
+
+class Sink:
+    """Takes one instance's data set (contract.Sink)."""
+
+    def __init__(self, arrival: Arrival, expected: Expected, staging: Staging, settings: Settings) -> None:
+        self._arrival = arrival
+        self._expected = expected
+        self._staging = staging
+        self._settings = settings
+        self._memory: bytearray | None = bytearray()
+        self._head = file_meta(arrival.sop_class_uid, arrival.sop_instance_uid, arrival.transfer_syntax_uid)
+        self._size = 0
+        self._staged = ""
+        self._descriptor = -1
+        self._file_hash: Hasher | None = None
+        self._data_set_hash: Hasher | None = None
+
+    def write(self, pieces: Sequence[memoryview]) -> None:
+        """Takes the next octets. Raises LocalTrouble; the caller then discards."""
+        if self._memory is not None:
+            for piece in pieces:
+                self._memory += piece
+            self._size = len(self._memory)
+            if self._size <= self._settings.memory_octets:
+                return
+            pieces = [memoryview(self._memory)]
+            self._memory = None
+            self._stage()
+        else:
+            self._size += sum(piece.nbytes for piece in pieces)
+        self._append(pieces)
+
+    def finish(self) -> int:
+        """Hands the job over. Gives 0: what the instance is worth shows when it lands."""
+        self._settings.completed(
+            Job(
+                arrival=self._arrival,
+                expected=self._expected,
+                size=self._size,
+                head=self._head,
+                memory=self._memory,
+                staged=self._staged,
+                descriptor=self._descriptor,
+                file_digest=self._file_hash.hexdigest() if self._file_hash else "",
+                data_set_digest=self._data_set_hash.hexdigest() if self._data_set_hash else "",
+            )
+        )
+        self._memory, self._descriptor, self._staged = None, -1, ""
+        return 0
+
+    def discard(self, why: str) -> None:
+        """Lets go of everything; the staging file, if there is one, is removed. Idempotent."""
+        self._memory = None
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._staging.remove(self._staged)
+            self._descriptor = -1
+
+    def _stage(self) -> None:
+        try:
+            self._staged, self._descriptor = self._staging.create()
+            write_all(self._descriptor, [memoryview(self._head)])
+        except OSError as trouble:
+            raise local_trouble(trouble) from trouble
+        self._file_hash, self._data_set_hash = self._settings.hasher(), self._settings.hasher()
+        self._file_hash.update(self._head)
+
+    def _append(self, pieces: Sequence[memoryview]) -> None:
+        assert self._file_hash is not None and self._data_set_hash is not None
+        for piece in pieces:
+            self._file_hash.update(piece)
+            self._data_set_hash.update(piece)
+        try:
+            write_all(self._descriptor, pieces)
+        except OSError as trouble:
+            raise local_trouble(trouble) from trouble
+
+
+def write_all(descriptor: int, pieces: Sequence[memoryview]) -> None:
+    """Appends the pieces where they lie, however little the kernel takes at once. Raises OSError."""
+    left = [piece.cast("B") if piece.format != "B" or piece.ndim != 1 else piece for piece in pieces if piece.nbytes]
+    done = 0
+    while done < len(left):
+        written = os.writev(descriptor, left[done : done + PIECES_AT_ONCE])
+        while done < len(left) and written >= len(left[done]):
+            written -= len(left[done])
+            done += 1
+        if written:
+            left[done] = left[done][written:]
+
+
+def local_trouble(trouble: OSError) -> LocalTrouble:
+    """What an error of the operating system means for the run, in words. Names no file."""
+    words = _TROUBLE.get(trouble.errno or 0) or (trouble.strerror or "unknown error").lower()
+    return LocalTrouble(words, advice="mend that, then run the same command again: it goes on from there")
+
+
+def is_of_the_machine(trouble: OSError) -> bool:
+    """Whether the error would meet the next instance too, so that the run had better end."""
+    return trouble.errno in _TROUBLE

@@ -17,10 +17,14 @@ MAX_LINE_OCTETS = 16 * 2**20
 
 
 class Block(Struct, frozen=True):
-    """Some whole lines, without their newlines. `first` is the number of the first one, from 1."""
+    """Some whole lines, without their newlines.
+
+    `first` is the number of the first one, from 1. `is_ascii` is true only when all of them are ASCII for certain.
+    """
 
     first: int
     lines: list[bytes]
+    is_ascii: bool
 
 
 class Blocks:
@@ -39,14 +43,14 @@ class Blocks:
     def __iter__(self) -> Iterator[Block]:
         held = bytearray()
         while octets := self._available():
-            cut = octets.rfind(b"\n")
-            if cut < 0:
-                held += octets
-                self._refuse_longer(held)
-                continue
-            held += octets[:cut]
-            whole, held = bytes(held), bytearray(octets[cut + 1 :])
-            yield from self._sound(whole)
+            lines = octets.split(b"\n")
+            rest = lines.pop()
+            if lines:
+                lines[0] = bytes(held) + lines[0]
+                is_ascii = held.isascii() and octets.isascii()
+                yield from self._sound(lines, is_ascii, may_be_long=len(held) + len(octets) > self._max_line_octets)
+                held = bytearray()
+            held += rest
             self._refuse_longer(held)
         self.tail = bytes(held)
 
@@ -61,15 +65,14 @@ class Blocks:
                              advice="Put `cat |` before this command")
         return octets
 
-    def _sound(self, octets: bytes) -> Iterator[Block]:
-        """The lines of `octets` as one block; when one of them is over the cap, those before it, then the error."""
-        lines = octets.split(b"\n")
+    def _sound(self, lines: list[bytes], is_ascii: bool, *, may_be_long: bool) -> Iterator[Block]:
+        """The lines as one block; when one of them is over the cap, those before it, then the error."""
         sound = len(lines)
-        if len(octets) > self._max_line_octets:
+        if may_be_long:
             sound = next((index for index, line in enumerate(lines) if len(line) > self._max_line_octets), sound)
         first, self.next_line = self.next_line, self.next_line + sound
         if sound:
-            yield Block(first, lines[:sound])
+            yield Block(first, lines[:sound] if may_be_long else lines, is_ascii)
         if sound < len(lines):
             self._refuse_longer(lines[sound])
 

@@ -6,7 +6,6 @@ than are named here; readers keep the line, so nothing is lost. Unknown counts a
 
 from typing import Literal
 
-import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 FORMAT = 1

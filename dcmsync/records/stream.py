@@ -44,30 +44,31 @@ class Endings:
 
     def __init__(self) -> None:
         self.has_ended = False
-        self.why = ""
-        self._is_open = False
+        self.is_open = True
+        self._why = ""
 
     def record(self) -> None:
         """A record came that is no `end`."""
-        self._is_open = True
+        self.is_open = True
 
     def end(self, end: End) -> None:
         """An `end` came."""
         self.has_ended = True
-        self._is_open = False
-        if not end.complete and not self.why:
-            self.why = "its end record says that it is not complete"
-            self.why += f" ({end.reason})" if isinstance(end.reason, str) else ""
+        self.is_open = False
+        if not end.complete and not self._why:
+            self._why = "its end record says that it is not complete"
+            self._why += f" ({end.reason})" if isinstance(end.reason, str) else ""
 
-    def broke_off(self, why: str = "it breaks off within a line") -> None:
-        """The producer went away before it was done."""
-        self.why = self.why or why
+    def broke_off(self) -> None:
+        """The producer went away within a line."""
+        self.is_open = True
+        self._why = self._why or "it breaks off within a line"
 
     def trouble(self, *, require_end: bool) -> str:
         """Why the stream is not complete, in words; empty when nothing says so."""
-        if not self.why and require_end and (self._is_open or not self.has_ended):
+        if require_end and self.is_open and not self._why:
             return "it has no end record"
-        return self.why
+        return self._why
 
 
 class Reader:
@@ -225,4 +226,4 @@ def _as_text(value: object) -> object:
 
 _ENCODER = msgspec.json.Encoder()
 _OBJECT = msgspec.json.Decoder(dict[str, object])
-_RECORD = msgspec.json.Decoder(Record)
+_RECORD: msgspec.json.Decoder[Record] = msgspec.json.Decoder(Record)

@@ -1,0 +1,161 @@
+"""A DIMSE node as a place: C-ECHO, C-FIND and C-GET as the promises of `contract.py` (PS3.4 Annex A, C).
+
+Owns which presentation contexts an association needs, and keeps one association open as long as it serves. Refuses to
+decide what to ask or whether what came is enough; judges no instance. Queries are strictly hierarchical.
+
+Theory of operation: a `DimseNode` is cheap and holds no socket; a `Session` holds at most one association and is used
+by one task. A session that met an error drops its association; the next call opens another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+
+from dcmsync.contract import Ask, Attributes, Ending, Level, Receive, Want
+from dcmsync.errors import PeerError, Refused
+from dcmsync.net.association import Answer, Association, Peer, associate
+from dcmsync.net.channel import Limits
+from dcmsync.net.patience import Watch
+from dcmsync.wire import dataset
+from dcmsync.wire.dimse import operations, status
+from dcmsync.wire.upperlayer import contexts
+from dcmsync.wire.upperlayer.codec import ProposedContext, Role
+
+_WORDS = {Level.STUDY: "STUDY", Level.SERIES: "SERIES", Level.INSTANCE: "IMAGE"}
+_QUERY_SYNTAXES = (contexts.EXPLICIT_LITTLE, contexts.IMPLICIT_LITTLE)
+_QUERY_CONTEXTS = 2  # C-FIND and C-GET, beside the storage contexts
+
+
+class DimseNode:
+    """One node, and who we are there."""
+
+    def __init__(self, peer: Peer, *, limits: Limits, watch: Watch) -> None:
+        self.peer = peer
+        self.name = peer.name
+        self._limits = limits
+        self._watch = watch
+
+    async def echo(self) -> int:
+        """C-ECHO on an association of its own: the DIMSE status. Raises PeerError."""
+        proposed = (ProposedContext(1, operations.VERIFICATION, _QUERY_SYNTAXES),)
+        async with associate(self.peer, proposed, watch=self._watch, limits=self._limits) as association:
+            return await association.echo()
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Session]:
+        """A session, whose association is released at the end, or aborted when the body raises."""
+        session = Session(self.peer, self._limits, self._watch)
+        try:
+            yield session
+        except BaseException:
+            await session.drop(failed=True)
+            raise
+        await session.drop()
+
+
+class Session:
+    """Satisfies Finds and Fetches with one association at a time."""
+
+    def __init__(self, peer: Peer, limits: Limits, watch: Watch) -> None:
+        self._peer = peer
+        self._limits = limits
+        self._watch = watch
+        self._stack = AsyncExitStack()
+        self._association: Association | None = None
+        self._pairs: frozenset[tuple[str, str]] = frozenset()
+
+    async def find(self, ask: Ask) -> AsyncIterator[Attributes | Ending]:
+        """One C-FIND of the Study Root model; see `contract.Finds`.
+
+        An answer that came before is no progress: a peer that repeats itself for ever runs into the deadline.
+        """
+        keys = {**dict.fromkeys(ask.wanted, ""), **ask.keys}
+        seen: set[int] = set()
+        try:
+            association = await self._ready(())
+            answers = association.find(
+                operations.STUDY_ROOT_FIND,
+                lambda syntax: dataset.encode_identifier(keys, _WORDS[ask.level], syntax),
+            )
+            async with aclosing(answers):
+                async for answer in answers:
+                    if answer.status not in status.PENDING:
+                        yield _find_ending(answer, self._peer.name)
+                    elif answer.identifier is not None:
+                        attributes = dataset.decode_identifier(answer.identifier, answer.transfer_syntax)
+                        mark = hash(attributes.get(ask.level.unique_key))
+                        if mark not in seen:
+                            seen.add(mark)
+                            association.progress()
+                        yield attributes
+        except PeerError:
+            await self.drop(failed=True)
+            raise
+
+    async def fetch(self, want: Want, receive: Receive) -> Ending:
+        """One C-GET of a series, or of some of its instances; see `contract.Fetches`."""
+        keys = {"StudyInstanceUID": want.study_uid, "SeriesInstanceUID": want.series_uid}
+        level = Level.SERIES
+        if not want.whole:
+            level = Level.INSTANCE
+            keys["SOPInstanceUID"] = "\\".join(want.instances)
+        try:
+            association = await self._ready(_pairs(want))
+            answer, _ = await association.get(
+                operations.STUDY_ROOT_GET,
+                lambda syntax: dataset.encode_identifier(keys, _WORDS[level], syntax),
+                receive,
+            )
+        except BaseException:
+            await self.drop(failed=True)
+            raise
+        return Ending(status=answer.status, why=status.words(answer.status, "C-GET") if answer.status else "")
+
+    async def drop(self, *, failed: bool = False) -> None:
+        """Ends the association that is open, if any: released, or aborted when it failed."""
+        association, self._association = self._association, None
+        if association is not None:
+            stack, self._stack = self._stack, AsyncExitStack()
+            if failed:
+                await association.abort()
+            await stack.aclose()
+
+    async def _ready(self, pairs: Sequence[tuple[str, str]]) -> Association:
+        """An association that has contexts for `pairs`; the one that is open when it serves."""
+        if self._association is not None and self._pairs.issuperset(pairs):
+            return self._association
+        await self.drop()
+        proposed = [ProposedContext(1, operations.STUDY_ROOT_FIND, _QUERY_SYNTAXES)]
+        roles = []
+        if pairs:
+            proposed.append(ProposedContext(3, operations.STUDY_ROOT_GET, _QUERY_SYNTAXES))
+            proposed += contexts.propose(pairs, first_id=5)
+            roles = [Role(uid, scu=False, scp=True) for uid in dict.fromkeys(pair[0] for pair in pairs)]
+        self._association = await self._stack.enter_async_context(
+            associate(self._peer, proposed, watch=self._watch, limits=self._limits, roles=roles)
+        )
+        self._pairs = frozenset(pairs)
+        return self._association
+
+
+def _pairs(want: Want) -> list[tuple[str, str]]:
+    """What to propose for a want: its classes with every syntax, those that are known first."""
+    native: dict[str, set[str]] = {}
+    for sop_instance_uid, syntax in want.transfer_syntaxes.items():
+        native.setdefault(want.instances[sop_instance_uid], set()).add(syntax)
+    classes = sorted({uid for uid in want.instances.values() if uid})
+    ordered = {uid: sorted(syntaxes) for uid, syntaxes in native.items()}
+    return contexts.storage_pairs(classes, ordered)[: contexts.MAX_CONTEXTS - _QUERY_CONTEXTS]
+
+
+def _find_ending(answer: Answer, name: str) -> Ending:
+    """What the final status of a C-FIND says of the list that came before it. Raises Refused."""
+    code = answer.status
+    if code == status.SUCCESS:
+        return Ending()
+    if code == status.CANCELLED or code >> 8 == status.OUT_OF_RESOURCES >> 8:
+        return Ending(status=code, truncated=True, why=f"the peer ended with {status.words(code, 'C-FIND')}")
+    if status.is_warning(code):
+        return Ending(status=code)
+    raise Refused(f"{name}: the query was refused: {status.words(code, 'C-FIND')}", status=code)

@@ -1,0 +1,80 @@
+"""The strings that name places (locators), read once at the edge.
+
+Owns the grammar of DESIGN's locator table for the kinds that exist: configured names, DIMSE nodes, folders. Refuses to
+look at the file system or the network, and never takes a plain word for a host.
+"""
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from msgspec import Struct
+
+from dcmsync.errors import UsageError
+
+_AE = r"[^\s@:/\\]{1,16}"
+_HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)"
+_AT_FORM = re.compile(rf"(?:(?P<calling>{_AE}):)?(?P<ae>{_AE})@(?P<host>{_HOST}):(?P<port>\d+)")
+_HOST_FORM = re.compile(rf"(?P<host>{_HOST}):(?P<ae>{_AE}):(?P<port>\d+)")
+
+
+class Node(Struct, frozen=True, kw_only=True):
+    """A DIMSE node. `calling_ae` is None unless the locator says who we are there."""
+
+    host: str
+    port: int
+    ae: str
+    calling_ae: str | None = None
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.ae}@{host}:{self.port}"
+
+
+class Folder(Struct, frozen=True):
+    """A folder on this machine."""
+
+    path: str
+
+    def __str__(self) -> str:
+        return self.path
+
+
+Locator = Node | Folder
+
+FORMS = "a name from the config, AET@host:port, host:AET:port, dicom://AET@host:port, or a folder (with a / or .)"
+
+
+def parse(text: str, *, names: Iterable[str] = ()) -> Locator:
+    """What a locator means. `names` are the configured ones, to be listed when a word is none of them.
+
+    Raises UsageError.
+    """
+    scheme, separator, rest = text.partition("://")
+    if separator:
+        if scheme != "dicom":
+            raise UsageError(f"{text!r}: {scheme}:// is not a kind of place that this version knows", advice=f"Write {FORMS}")
+        match = _AT_FORM.fullmatch(rest.rstrip("/"))
+        if match is None:
+            raise UsageError(f"{text!r} is no DIMSE node", advice="Write dicom://[CALLING:]AET@host:port")
+        return _node(match, text)
+    match = _HOST_FORM.fullmatch(text) or (_AT_FORM.fullmatch(text) if "/" not in text else None)
+    if match is not None:
+        return _node(match, text)
+    if "/" in text or text in (".", "..") or text.startswith("."):
+        if text.lower().endswith(".zip"):
+            raise UsageError(f"{text!r}: zip archives are not a kind of place that this version knows")
+        return Folder(text)
+    known = sorted(names)
+    near = get_close_matches(text, known, n=1)
+    listed = f"The configured names are: {', '.join(known)}" if known else "No names are configured"
+    hint = f"Did you mean {near[0]}? " if near else ""
+    raise UsageError(f"{text!r} is no place", advice=f"{hint}{listed}. Write {FORMS}")
+
+
+def _node(match: re.Match[str], text: str) -> Node:
+    port = int(match["port"])
+    if not 0 < port < 65536:
+        raise UsageError(f"{text!r}: {port} is no port")
+    calling = match.groupdict().get("calling")
+    return Node(host=match["host"].strip("[]"), port=port, ae=match["ae"], calling_ae=calling)

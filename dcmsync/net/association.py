@@ -1,0 +1,360 @@
+"""The requestor's side: opens an association and carries out C-ECHO, C-FIND, C-GET and C-STORE on it.
+
+Each operation reads straight down: say the request, then turn answers into values until the final one. Deadlines are
+the guard's (`patience.py`); what counts as progress is said here: a new answer, a wanted instance, falling counts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import anyio
+from msgspec import Struct
+
+from dcmsync.contract import Arrival, Receive, Sink
+from dcmsync.errors import DcmsyncError, Disconnected, LocalTrouble, Rejected, RemoteProtocolError
+from dcmsync.net.channel import Begun, Channel, Gathered, Limits, Pieces, ReleasedByPeer
+from dcmsync.net.patience import Watch
+from dcmsync.net.stream import Stream, connect
+from dcmsync.wire.dimse import command as commands
+from dcmsync.wire.dimse import operations, status
+from dcmsync.wire.upperlayer import association as upper
+from dcmsync.wire.upperlayer import codec, contexts
+
+
+class Peer(Struct, frozen=True, kw_only=True):
+    """Whom to call, and as whom."""
+
+    host: str
+    port: int
+    called_ae: str
+    calling_ae: str
+
+    @property
+    def name(self) -> str:
+        """`AET@host:port`, for messages."""
+        return f"{self.called_ae}@{self.host}:{self.port}"
+
+
+class Answer(Struct, frozen=True):
+    """One message that answers an operation: its status, and its identifier, encoded, where it had one."""
+
+    status: int
+    identifier: bytes | None
+    command: commands.Command
+    transfer_syntax: str
+
+
+@asynccontextmanager
+async def associate(
+    peer: Peer,
+    proposed: Sequence[codec.ProposedContext],
+    *,
+    watch: Watch,
+    limits: Limits,
+    roles: Sequence[codec.Role] = (),
+) -> AsyncIterator[Association]:
+    """An association with `peer`, closed in an orderly way at the end, or aborted when the body raises.
+
+    Raises Unreachable, Rejected, Stalled, Disconnected, RemoteProtocolError.
+    """
+    raw = await connect(peer.host, peer.port, timeout_s=min(limits.connect_s, limits.timeout_s))
+    guard = watch.guard(raw, timeout_s=limits.timeout_s, whole_s=limits.association_s)
+    stream = Stream(raw, guard, peer.name)
+    machine = upper.Association(is_requestor=True, max_pdu_octets=limits.max_pdu_octets)
+    channel = Channel(stream, machine, limits)
+    try:
+        request = codec.AssociateRequest(
+            called_ae=peer.called_ae,
+            calling_ae=peer.calling_ae,
+            contexts=tuple(proposed),
+            roles=tuple(roles),
+            max_pdu_octets=limits.max_pdu_octets,
+        )
+        guard.arm()
+        channel.contexts = await _negotiate(channel, request)
+        guard.disarm()
+        association = Association(channel)
+        yield association
+        guard.arm()
+        with anyio.CancelScope(shield=True):
+            await channel.close()
+    except BaseException:
+        await channel.abort()
+        raise
+    finally:
+        watch.forget(guard)
+        stream.close()
+
+
+async def _negotiate(channel: Channel, request: codec.AssociateRequest) -> dict[int, contexts.Context]:
+    name = channel.stream.name
+    channel.machine.request(request)
+    channel.machine.transport_opened()
+    for event in await channel.wire_events():
+        if isinstance(event, upper.Accepted):
+            return contexts.accepted(request, event.accept)
+        if isinstance(event, upper.Rejected):
+            reject = event.reject
+            raise Rejected(
+                f"{name}: the association was {codec.reject_words(reject)}",
+                transient=reject.result == 2,
+                advice=f"Ask the administrator to register {request.calling_ae}" if reject.reason == 3 else None,
+            )
+        if isinstance(event, upper.PeerFault):
+            raise RemoteProtocolError(f"{name}: {event.error.message}", advice="Is this a DICOM port?")
+        if isinstance(event, upper.Aborted):
+            raise Rejected(f"{name}: the peer aborted the association while it was negotiated")
+    raise Disconnected(f"{name}: the peer closed the connection while the association was negotiated")
+
+
+class Association:
+    """An established association, requestor's side. One operation at a time."""
+
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        self._guard = channel.stream.guard
+        self._last_id = 0
+
+    @property
+    def contexts(self) -> tuple[contexts.Context, ...]:
+        """What was accepted."""
+        return tuple(self._channel.contexts.values())
+
+    def context_for(self, abstract_syntax: str, transfer_syntax: str | None = None) -> contexts.Context:
+        """An accepted context for the abstract syntax (and transfer syntax). Raises Rejected when there is none."""
+        for context in self._channel.contexts.values():
+            if context.abstract_syntax == abstract_syntax and transfer_syntax in (None, context.transfer_syntax):
+                return context
+        raise Rejected(f"{self._channel.stream.name}: the peer accepts no presentation context for {abstract_syntax}")
+
+    async def echo(self) -> int:
+        """C-ECHO: the peer's status."""
+        context = self.context_for(operations.VERIFICATION)
+        conversation = operations.echo(self._next_id())
+        final = 0
+        async for answer in self._ask(context, conversation, ()):
+            final = answer.status
+        return final
+
+    async def abort(self) -> None:
+        """Ends the association at once."""
+        await self._channel.abort()
+
+    def progress(self) -> None:
+        """An answer moved the work on: the deadline begins anew."""
+        self._guard.progress()
+
+    async def find(self, sop_class_uid: str, encode: Callable[[str], bytes]) -> AsyncIterator[Answer]:
+        """C-FIND: every answer, the final one last. `encode` gives the identifier in a transfer syntax.
+
+        Answers alone are no progress: call `progress` for those that are. Closing the iterator early sends C-CANCEL.
+        """
+        context = self.context_for(sop_class_uid)
+        conversation = operations.find(self._next_id(), sop_class_uid)
+        try:
+            async for answer in self._ask(context, conversation, (encode(context.transfer_syntax),)):
+                yield answer
+        finally:
+            if not conversation.finished:
+                await self._cancel(context, conversation)
+
+    async def get(
+        self, sop_class_uid: str, encode: Callable[[str], bytes], receive: Receive
+    ) -> tuple[Answer, operations.Counts]:
+        """C-GET: `receive` is asked for each instance; gives the final answer and the peer's counts.
+
+        Raises PeerError, LocalTrouble; an instance that was arriving then is discarded.
+        """
+        context = self.context_for(sop_class_uid)
+        conversation = operations.get(self._next_id(), sop_class_uid)
+        arrivals = _Arrivals(self._channel, receive)
+        least_remaining: int | None = None
+        final: Answer | None = None
+        try:
+            async for answer in self._ask(context, conversation, (encode(context.transfer_syntax),), arrivals):
+                final = answer
+                counts = operations.counts(answer.command)
+                if counts.remaining is not None and (least_remaining is None or counts.remaining < least_remaining):
+                    if least_remaining is not None:
+                        self._guard.progress()
+                    least_remaining = counts.remaining
+        finally:
+            arrivals.drop("the association ended before the instance did")
+            if not conversation.finished:
+                await self._cancel(context, conversation)
+        assert final is not None  # `_answers` ends with the final one, or raises
+        return final, operations.counts(final.command)
+
+    async def store(self, arrival: Arrival, file_descriptor: int, offset: int, octets: int) -> Answer:
+        """C-STORE of the data set that stands at `offset` in an open file, `octets` long: the peer's answer.
+
+        Raises Rejected when no accepted context fits, PeerError, LocalTrouble when the file ends early.
+        """
+        context = self.context_for(arrival.sop_class_uid, arrival.transfer_syntax_uid)
+        conversation = operations.store(self._next_id(), arrival.sop_class_uid, arrival.sop_instance_uid)
+        self._guard.arm()
+        try:
+            await send_file(self._channel, context.context_id, conversation.request, file_descriptor, offset, octets)
+            final: Answer | None = None
+            async for answer in self._answers(context, conversation, None):
+                final = answer
+        finally:
+            self._guard.disarm()
+        assert final is not None  # `_answers` ends with the final one, or raises
+        return final
+
+    async def _ask(
+        self,
+        context: contexts.Context,
+        conversation: operations.Conversation,
+        data: Sequence[bytes],
+        arrivals: _Arrivals | None = None,
+    ) -> AsyncIterator[Answer]:
+        self._guard.arm()
+        try:
+            await self._channel.say(context.context_id, conversation.request, data)
+            async for answer in self._answers(context, conversation, arrivals):
+                yield answer
+        finally:
+            self._guard.disarm()
+
+    async def _answers(
+        self, context: contexts.Context, conversation: operations.Conversation, arrivals: _Arrivals | None
+    ) -> AsyncIterator[Answer]:
+        """Answers until the final one; C-STORE sub-operations go to `arrivals` on the way."""
+        name = self._channel.stream.name
+        gathered = Gathered(self._channel.limits.max_identifier_octets)
+        begun: commands.Command | None = None  # an answer whose identifier is still coming
+        try:
+            while not conversation.finished or begun is not None:
+                answers: list[Answer] = []
+                for event in await self._channel.messages():
+                    if isinstance(event, Begun):
+                        command = event.command
+                        if command.field == commands.C_STORE_RQ and arrivals is not None:
+                            arrivals.begin(event)
+                            continue
+                        conversation.answer(command)
+                        if command.has_data_set:
+                            begun = command
+                        else:
+                            answers.append(self._answer(command, None, context))
+                    elif begun is not None:
+                        identifier = gathered.take(event)
+                        if identifier is not None:
+                            answers.append(self._answer(begun, identifier, context))
+                            begun = None
+                    elif arrivals is not None:
+                        arrivals.take(event)
+                if arrivals is not None and arrivals.replies:
+                    await arrivals.reply()
+                for answer in answers:
+                    yield answer
+        except ReleasedByPeer:
+            raise Disconnected(f"{name}: the peer released the association during {conversation.name}") from None
+        except RemoteProtocolError as error:
+            await self._channel.abort()
+            raise RemoteProtocolError(f"{name}: {error.message.removeprefix(name + ': ')}") from error
+
+    def _answer(self, command: commands.Command, identifier: bytes | None, context: contexts.Context) -> Answer:
+        assert command.status is not None
+        return Answer(command.status, identifier, command, context.transfer_syntax)
+
+    async def _cancel(self, context: contexts.Context, conversation: operations.Conversation) -> None:
+        """Says C-CANCEL and gives up on the association: many peers go on sending, or abort themselves."""
+        try:
+            pieces = self._channel.pieces(context.context_id, conversation.cancel())
+        except DcmsyncError:
+            return  # the association is over already
+        self._channel.stream.send_now([bytes(piece) for piece in pieces])
+        await self._channel.abort()
+
+    def _next_id(self) -> int:
+        self._last_id = self._last_id % 0xFFFF + 1
+        return self._last_id
+
+
+class _Arrivals:
+    """The C-STORE sub-operations of a C-GET: from message events to sinks, and the replies that go back."""
+
+    def __init__(self, channel: Channel, receive: Receive) -> None:
+        self.replies: list[bytes | memoryview] = []
+        self._channel = channel
+        self._receive = receive
+        self._event: Begun | None = None
+        self._sink: Sink | None = None
+        self._status = 0
+        self._octets = 0
+
+    def begin(self, event: Begun) -> None:
+        """A C-STORE request came. Raises RemoteProtocolError when it breaks the rules."""
+        context = self._channel.contexts.get(event.context_id)
+        if context is None:
+            raise RemoteProtocolError("sent an instance on a presentation context that was not accepted")
+        sop_class_uid, sop_instance_uid = operations.check_store(event.command, context.abstract_syntax)
+        arrival = Arrival(
+            sop_class_uid=sop_class_uid,
+            sop_instance_uid=sop_instance_uid,
+            transfer_syntax_uid=context.transfer_syntax,
+        )
+        taken = self._receive(arrival)
+        self._event, self._octets = event, 0
+        self._sink, self._status = (None, taken) if isinstance(taken, int) else (taken, 0)
+
+    def take(self, event: Pieces) -> None:
+        """Octets of the instance came. Raises LocalTrouble, RemoteProtocolError."""
+        assert self._event is not None
+        self._octets += event.octets
+        if self._octets > self._channel.limits.max_instance_octets:
+            raise RemoteProtocolError(f"sent an instance of more than {self._channel.limits.max_instance_octets:,} octets")
+        if self._sink is not None:
+            self._channel.stream.guard.octets += event.octets
+            self._sink.write(event.pieces)
+        if event.is_last:
+            if self._sink is not None:
+                sink, self._sink = self._sink, None
+                self._status = sink.finish()
+                self._channel.stream.guard.progress()
+            reply = operations.respond(self._event.command, self._status)
+            self.replies += self._channel.pieces(self._event.context_id, reply)
+
+    async def reply(self) -> None:
+        """Sends the replies that wait."""
+        replies, self.replies = self.replies, []
+        await self._channel.stream.send(replies)
+
+    def drop(self, why: str) -> None:
+        """Discards what was arriving."""
+        if self._sink is not None:
+            sink, self._sink = self._sink, None
+            sink.discard(why)
+
+
+async def send_file(
+    channel: Channel, context_id: int, request: commands.Command, file_descriptor: int, offset: int, octets: int
+) -> None:
+    """A C-STORE request with its data set read from an open file; command and first octets in one write.
+
+    Memory is one chunk. Raises LocalTrouble when the file ends early, after aborting: half an instance was sent.
+    """
+    chunk = memoryview(bytearray(min(channel.chunk_octets, octets)))
+    position, end = offset, offset + octets
+    first = True
+    while position < end or first:
+        part = chunk[: min(len(chunk), end - position)]
+        filled = 0
+        while filled < len(part):
+            count = os.preadv(file_descriptor, [part[filled:]], position + filled)
+            if not count:
+                await channel.abort()
+                raise LocalTrouble("a file became shorter while it was sent")
+            filled += count
+        position += filled
+        if first:
+            await channel.say(context_id, request, (part,), is_last=position >= end)
+            first = False
+        else:
+            await channel.say_more(context_id, part, is_last=position >= end)

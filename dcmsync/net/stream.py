@@ -1,0 +1,157 @@
+"""One TCP socket: a reused receive buffer, gathered writes, and what keeps a lock-step peer fast.
+
+Theory of operation: the socket is non-blocking; every read and write is tried first, and only when the kernel says
+so is readiness awaited. TCP_NODELAY keeps our answers from waiting for company; TCP_QUICKACK, re-armed whenever a
+PDU is incomplete, keeps a peer without TCP_NODELAY from waiting 40 ms for our acknowledgement (Nagle's algorithm
+meets delayed acknowledgement). Linux has the latter; elsewhere it is left out.
+"""
+
+import errno
+import os
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+
+import anyio
+
+from dcmsync.errors import Disconnected, Stalled, Unreachable
+from dcmsync.net.patience import Guard
+
+BUFFER_OCTETS = 4 << 20
+_PIECES_PER_WRITE = 1000  # IOV_MAX is 1024 on Linux and macOS
+_QUICKACK = getattr(socket, "TCP_QUICKACK", None)
+
+
+class Stream:
+    """A connected socket. One reader, one writer. `name` is how messages call the peer."""
+
+    def __init__(self, connected: socket.socket, guard: Guard, name: str, *, buffer_octets: int = BUFFER_OCTETS) -> None:
+        connected.setblocking(False)
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.guard = guard
+        self.name = name
+        self._socket = connected
+        self._buffer = memoryview(bytearray(buffer_octets))
+        self._start = 0
+        self._end = 0
+
+    @property
+    def pending(self) -> memoryview:
+        """What has been received and not consumed. Valid until `receive` is called."""
+        return self._buffer[self._start : self._end]
+
+    def consume(self, octets: int) -> None:
+        """Marks octets at the front of `pending` as used."""
+        self._start += octets
+
+    async def receive(self) -> int:
+        """Waits for more octets and appends them to `pending`: how many came, 0 at the end of the stream.
+
+        Raises Stalled when the guard expired, Disconnected when the connection broke.
+        """
+        left = self._end - self._start
+        if self._start:
+            # What is left is less than a header, or the front of a small PDU.
+            self._buffer[:left] = bytes(self._buffer[self._start : self._end])
+            self._start, self._end = 0, left
+        while True:
+            try:
+                count = self._socket.recv_into(self._buffer[left:])
+            except BlockingIOError:
+                await self._wait(anyio.wait_readable)
+                continue
+            except OSError as error:
+                raise self._broken(error) from error
+            if not count and self.guard.expired:
+                raise Stalled(f"{self.name}: {self.guard.expired}")
+            self._end += count
+            return count
+
+    def quick_ack(self) -> None:
+        """Has the kernel acknowledge at once what has come so far. It does not stick: call it after each read."""
+        if _QUICKACK is not None:
+            try:
+                self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
+            except OSError:  # the peer has gone; the next read will say so
+                return
+
+    async def send(self, pieces: Sequence[bytes | memoryview], *, is_payload: bool = False) -> None:
+        """Writes all pieces, in order, without gathering them in memory. Payload counts as progress.
+
+        Raises Stalled, Disconnected.
+        """
+        left = list(pieces)
+        first = 0
+        while first < len(left):
+            try:
+                sent = self._socket.sendmsg(left[first : first + _PIECES_PER_WRITE])
+            except BlockingIOError:
+                await self._wait(anyio.wait_writable)
+                continue
+            except OSError as error:
+                raise self._broken(error) from error
+            if is_payload:
+                self.guard.octets += sent
+            while first < len(left) and sent >= len(left[first]):
+                sent -= len(left[first])
+                first += 1
+            if sent:
+                left[first] = memoryview(left[first])[sent:]
+
+    def send_now(self, pieces: Sequence[bytes]) -> None:
+        """Writes what the kernel takes without waiting; for farewells on the way out."""
+        try:
+            self._socket.sendmsg(list(pieces))
+        except OSError:
+            return
+
+    def close(self) -> None:
+        """Closes the socket. Idempotent."""
+        self._socket.close()
+
+    async def _wait(self, ready: Callable[[socket.socket], Awaitable[None]]) -> None:
+        try:
+            await ready(self._socket)
+        except (anyio.ClosedResourceError, anyio.BusyResourceError, OSError, ValueError) as error:
+            raise self._broken(error) from error
+
+    def _broken(self, error: Exception) -> Stalled | Disconnected:
+        if self.guard.expired:
+            return Stalled(f"{self.name}: {self.guard.expired}")
+        return Disconnected(f"{self.name}: the connection broke: {getattr(error, 'strerror', None) or error}")
+
+
+async def connect(host: str, port: int, *, timeout_s: float) -> socket.socket:
+    """A connected, non-blocking socket to host:port, each address tried in turn. Raises Unreachable."""
+    with anyio.move_on_after(timeout_s):
+        try:
+            addresses = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise Unreachable(f"{host}: no such host: {error.strerror}", advice="Check the name") from error
+        failure: OSError | None = None
+        for family, kind, protocol, _, address in addresses:
+            try:
+                return await _connect_one(family, kind, protocol, address)
+            except OSError as error:
+                failure = error
+        words = (failure.strerror if failure else None) or "no address"
+        raise Unreachable(
+            f"{host}:{port}: cannot connect: {words.lower()}",
+            advice="Check the host, the port, and that the node is running",
+        ) from failure
+    raise Unreachable(f"{host}:{port}: no answer within {timeout_s:g} s", advice="Check the host and the firewall")
+
+
+async def _connect_one(family: int, kind: int, protocol: int, address: tuple[str, int]) -> socket.socket:
+    made = socket.socket(family, kind, protocol)
+    try:
+        made.setblocking(False)
+        result = made.connect_ex(address)
+        if result == errno.EINPROGRESS:
+            await anyio.wait_writable(made)
+            result = made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if result:
+            raise OSError(result, os.strerror(result))
+    except BaseException:
+        made.close()
+        raise
+    return made

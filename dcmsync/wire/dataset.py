@@ -1,0 +1,288 @@
+"""Identifiers and header values <-> plain values by keyword: the door to pydicom's dictionary and character sets.
+
+Owns what a record's values look like: text as str, IS and the binary integers as int, DS and floats as numbers, more
+than one value as a list (always a list where PS3.6 allows more than one), person names with `^` and `=`.
+Refuses to fail on text: what cannot be decoded is decoded as well as can be. No I/O.
+
+C-FIND answers come by the hundred thousand, so they are read with `struct` and one dictionary look-up an element;
+pydicom itself needs some 0.4 ms for each.
+"""
+
+from __future__ import annotations
+
+import struct
+import warnings
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import NamedTuple
+
+from pydicom._dicom_dict import DicomDictionary
+from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.valuerep import PN_DELIMS, TEXT_VR_DELIMS
+
+from dcmsync.errors import RemoteProtocolError, UsageError
+from dcmsync.wire.codings import EXPLICIT_BIG, IMPLICIT_LITTLE
+
+SPECIFIC_CHARACTER_SET = 0x00080005
+QUERY_LEVEL = 0x00080052
+_UTF_8 = "ISO_IR 192"
+
+_LONG_VRS = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
+_CHARACTER_SET_VRS = frozenset(("LO", "LT", "PN", "SH", "ST", "UC", "UT"))  # PS3.5 §6.1.2.3
+_SINGLE_TEXT_VRS = frozenset(("LT", "ST", "UT", "UR"))
+_BINARY = {
+    "US": ("H", 2), "SS": ("h", 2), "UL": ("L", 4), "SL": ("l", 4), "FL": ("f", 4), "FD": ("d", 8),
+    "SV": ("q", 8), "UV": ("Q", 8),
+}  # fmt: skip
+_BULK_VRS = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "UN", "SQ"))
+_MAX_DEPTH = 16
+
+
+class Entry(NamedTuple):
+    """What PS3.6 says of one attribute. `is_multi`: its value multiplicity may exceed 1."""
+
+    keyword: str
+    vr: str
+    is_multi: bool
+
+
+@lru_cache(maxsize=4096)
+def entry(tag: int) -> Entry:
+    """The dictionary entry of a tag; an unknown or private one is named `ggggeeee` and taken for UN."""
+    known = DicomDictionary.get(tag)
+    if known is None or not known[4]:
+        return Entry(f"{tag:08X}", "UL" if not tag & 0xFFFF else "UN", False)
+    vr = known[0].split(" ")[0]
+    return Entry(known[4], vr, known[1] != "1")
+
+
+@lru_cache(maxsize=1)
+def _tags() -> dict[str, int]:
+    return {row[4]: tag for tag, row in DicomDictionary.items() if row[4]}
+
+
+def tag_of(keyword: str) -> int:
+    """The tag of a keyword, or of `ggggeeee`. Raises UsageError that names the nearest keyword."""
+    tag = _tags().get(keyword)
+    if tag is not None:
+        return tag
+    if len(keyword) == 8:
+        try:
+            return int(keyword, 16)
+        except ValueError:
+            pass
+    from difflib import get_close_matches
+
+    near = get_close_matches(keyword, _tags(), n=1)
+    raise UsageError(
+        f"{keyword!r} is no DICOM keyword", advice=f"Did you mean {near[0]}?" if near else "See PS3.6 for the keywords"
+    )
+
+
+def encode_identifier(keys: Mapping[str, str], level: str, transfer_syntax_uid: str) -> bytes:
+    """The identifier of a C-FIND or C-GET: `keys` (keyword -> matching value, "" to ask for it back) and the level.
+
+    (0008,0005) is always there: many servers name the character set of their answers only when asked.
+    Raises UsageError for an unknown keyword.
+    """
+    values = {tag_of(keyword): (entry(tag_of(keyword)).vr, value) for keyword, value in keys.items()}
+    utf_8 = not all(value.isascii() for _, value in values.values())
+    values[SPECIFIC_CHARACTER_SET] = ("CS", _UTF_8 if utf_8 else "")
+    if level:
+        values[QUERY_LEVEL] = ("CS", level)
+    return b"".join(_encode(tag, *values[tag], transfer_syntax_uid) for tag in sorted(values))
+
+
+def encode_values(values: Mapping[str, object], level: str, transfer_syntax_uid: str) -> bytes:
+    """An answer's identifier, in UTF-8: keyword -> plain value as `decode_identifier` gives it."""
+    texts = {}
+    for keyword, value in values.items():
+        items = value if isinstance(value, list) else [value]
+        texts[keyword] = "\\".join(str(item) for item in items)
+    tags = {tag_of(keyword): text for keyword, text in texts.items()}
+    rows = {tag: (entry(tag).vr, text) for tag, text in tags.items() if entry(tag).vr not in _BULK_VRS}
+    rows[SPECIFIC_CHARACTER_SET] = ("CS", _UTF_8)
+    rows[QUERY_LEVEL] = ("CS", level)
+    return b"".join(_encode(tag, *rows[tag], transfer_syntax_uid) for tag in sorted(rows))
+
+
+def decode_identifier(octets: bytes, transfer_syntax_uid: str) -> dict[str, object]:
+    """Keyword -> plain value of every element that has a value; bulk data are left out.
+
+    Raises RemoteProtocolError when the octets are no data set.
+    """
+    # hot: about 20 µs an answer of 12 elements
+    try:
+        elements = _elements(octets, transfer_syntax_uid, 0)
+    except (struct.error, IndexError) as error:
+        raise RemoteProtocolError("sent an identifier that is no data set") from error
+    return decode_values(elements, transfer_syntax_uid)
+
+
+def decode_values(
+    elements: Mapping[int, tuple[str, bytes]], transfer_syntax_uid: str, *, keep_empty: bool = False
+) -> dict[str, object]:
+    """Keyword -> plain value of raw elements: tag -> (VR, or "" where the encoding tells none; octets)."""
+    order = ">" if transfer_syntax_uid == EXPLICIT_BIG else "<"
+    declared = elements.get(SPECIFIC_CHARACTER_SET)
+    encodings = _encodings(declared[1] if declared else b"")
+    values: dict[str, object] = {}
+    for tag, (vr, raw) in elements.items():
+        known = entry(tag)
+        value = _value(known.vr if vr in ("", "UN") else vr, raw, known.is_multi, encodings, order)
+        if value is not None:
+            values[known.keyword] = value
+        elif keep_empty:
+            values[known.keyword] = ""
+    return values
+
+
+def _encode(tag: int, vr: str, text: str, transfer_syntax_uid: str) -> bytes:
+    order = ">" if transfer_syntax_uid == EXPLICIT_BIG else "<"
+    binary = _BINARY.get(vr)
+    if binary is not None:
+        numbers = [float(part) if binary[0] in "fd" else int(part) for part in text.split("\\") if part.strip()]
+        raw = b"".join(struct.pack(order + binary[0], number) for number in numbers)
+    else:
+        raw = text.encode("utf-8", "replace")
+        if len(raw) & 1:
+            raw += b"\0" if vr == "UI" else b" "
+    head = struct.pack(order + "HH", tag >> 16, tag & 0xFFFF)
+    if transfer_syntax_uid == IMPLICIT_LITTLE:
+        return head + struct.pack("<L", len(raw)) + raw
+    letters = vr.encode()
+    if letters in _LONG_VRS:
+        return head + letters + b"\0\0" + struct.pack(order + "L", len(raw)) + raw
+    return head + letters + struct.pack(order + "H", len(raw)) + raw
+
+
+def _elements(octets: bytes, transfer_syntax_uid: str, offset: int) -> dict[int, tuple[str, bytes]]:
+    """Top-level elements of a small data set. Sequences of undefined length are stepped over."""
+    implicit = transfer_syntax_uid == IMPLICIT_LITTLE
+    order = ">" if transfer_syntax_uid == EXPLICIT_BIG else "<"
+    head, short, long = struct.Struct(order + "HHL"), struct.Struct(order + "H"), struct.Struct(order + "L")
+    found: dict[int, tuple[str, bytes]] = {}
+    end = len(octets)
+    while offset < end:
+        group, element, length = head.unpack_from(octets, offset)
+        vr = ""
+        if not implicit and group != 0xFFFE:
+            letters = octets[offset + 4 : offset + 6]
+            vr = letters.decode("latin-1")
+            if letters in _LONG_VRS:
+                length = long.unpack_from(octets, offset + 8)[0]
+                offset += 4
+            else:
+                length = short.unpack_from(octets, offset + 6)[0]
+        offset += 8
+        if length == 0xFFFFFFFF:
+            offset = _skip_undefined(octets, offset, head, order, implicit=implicit)
+            continue
+        if length > end - offset:
+            raise struct.error("an element is longer than its data set")
+        found[group << 16 | element] = (vr, octets[offset : offset + length])
+        offset += length
+    return found
+
+
+def _skip_undefined(octets: bytes, offset: int, head: struct.Struct, order: str, *, implicit: bool) -> int:
+    """The offset after the value of undefined length that begins at `offset`, whatever is nested in it."""
+    delimiters = [0xE0DD]  # what closes the innermost open value
+    while delimiters:
+        group, element, length = head.unpack_from(octets, offset)
+        offset += 8
+        if group == 0xFFFE:
+            if element == delimiters[-1]:
+                delimiters.pop()
+            elif element == 0xE000:
+                if length == 0xFFFFFFFF:
+                    delimiters.append(0xE00D)
+                else:
+                    offset += length
+            else:
+                raise struct.error("a delimiter that closes nothing")
+        else:
+            if not implicit:
+                if octets[offset - 4 : offset - 2] in _LONG_VRS:
+                    length = struct.unpack_from(order + "L", octets, offset)[0]
+                    offset += 4
+                else:
+                    length = struct.unpack_from(order + "H", octets, offset - 2)[0]
+            if length == 0xFFFFFFFF:
+                delimiters.append(0xE0DD)
+            else:
+                offset += length
+        if len(delimiters) > _MAX_DEPTH:
+            raise struct.error("sequences nested too deeply")
+    return offset
+
+
+def _value(vr: str, raw: bytes, is_multi: bool, encodings: tuple[str, ...], order: str) -> object | None:
+    if not raw or vr in _BULK_VRS:
+        return None
+    binary = _BINARY.get(vr)
+    if binary is not None:
+        letter, size = binary
+        numbers = list(struct.unpack_from(f"{order}{len(raw) // size}{letter}", raw))
+        return _one_or_list(numbers, is_multi)
+    if vr == "AT":
+        pairs = struct.unpack_from(f"{order}{len(raw) // 4 * 2}H", raw)
+        return _one_or_list([f"{g:04X}{e:04X}" for g, e in zip(pairs[::2], pairs[1::2], strict=True)], is_multi)
+    text = _text(vr, raw, encodings)
+    if vr in _SINGLE_TEXT_VRS:
+        return text.rstrip(" \0") or None
+    if not is_multi and "\\" not in text:
+        return _number_or_text(vr, text.strip(" \0"))
+    parts = [_number_or_text(vr, part.strip(" \0")) for part in text.split("\\")]
+    if all(part is None for part in parts):
+        return None
+    return _one_or_list([part if part is not None else "" for part in parts], is_multi)
+
+
+def _one_or_list(values: list[object] | list[str], is_multi: bool) -> object | None:
+    if not values:
+        return None
+    return values if is_multi or len(values) > 1 else values[0]
+
+
+def _number_or_text(vr: str, text: str) -> object | None:
+    if not text:
+        return None
+    try:
+        if vr == "IS":
+            return int(text)
+        if vr == "DS":
+            number = float(text)
+            return number if number - number == 0 else text  # JSON has no infinity
+    except ValueError:
+        return text  # what the server holds is not what the VR promises: it still matters
+    return text
+
+
+def _text(vr: str, raw: bytes, encodings: tuple[str, ...]) -> str:
+    if raw.isascii() and b"\x1b" not in raw:
+        return raw.decode("ascii")
+    if vr not in _CHARACTER_SET_VRS:
+        return raw.decode("latin-1")
+    if encodings:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if vr == "PN":
+                parts = raw.split(b"=")
+                return "=".join(decode_bytes(part, encodings, PN_DELIMS) for part in parts).rstrip("= \0")
+            return decode_bytes(raw, encodings, TEXT_VR_DELIMS)
+    try:
+        # No character set was named, though there should be one: UTF-8 proves itself, Latin-1 is the usual culprit.
+        return raw.decode("utf-8")
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
+
+
+@lru_cache(maxsize=64)
+def _encodings(declared: bytes) -> tuple[str, ...]:
+    names = [name.strip(" \0") for name in declared.decode("ascii", "replace").split("\\")]
+    if not any(names):
+        return ()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return tuple(convert_encodings(list(names)))

@@ -27,14 +27,15 @@ import pytest
 from tests import peers
 from tests.workdir import Workdir
 
+StartsPeer = Callable[..., AbstractContextManager[peers.Peer]]
+
 _PEER_FIXTURES = {"orthanc", "dcmqrscp", "storescp", "pynetdicom_qrscp", "start"}
 
 
 class Start(Protocol):
     """Starts a peer that lives as long as the test."""
 
-    def __call__(self, kind: Callable[..., AbstractContextManager[peers.Peer]], *options: str, **more: Any) -> peers.Peer:
-        ...
+    def __call__(self, kind: StartsPeer, *options: str, **more: Any) -> peers.Peer: ...
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -58,9 +59,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
     with ExitStack() as stack:
         count = 0
 
-        def start_one(
-            kind: Callable[..., AbstractContextManager[peers.Peer]], *options: str, **more: Any
-        ) -> peers.Peer:
+        def start_one(kind: StartsPeer, *options: str, **more: Any) -> peers.Peer:
             nonlocal count
             count += 1
             return stack.enter_context(_or_skip(kind, tmp_path / f"peer{count}", *options, **more))
@@ -119,9 +118,7 @@ def require() -> Callable[[str], str]:
 
 
 @contextmanager
-def _or_skip(
-    kind: Callable[..., AbstractContextManager[peers.Peer]], *options: Any, **more: Any
-) -> Iterator[peers.Peer]:
+def _or_skip(kind: StartsPeer, *options: Any, **more: Any) -> Iterator[peers.Peer]:
     with ExitStack() as stack:
         try:
             peer = stack.enter_context(kind(*options, **more))

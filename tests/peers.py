@@ -208,7 +208,8 @@ def pynetdicom_qrscp(
     except ImportError:
         raise PeerMissing("pynetdicom's qrscp needs the Python package sqlalchemy") from None
     folder.mkdir(parents=True, exist_ok=True)
-    places = "".join(f"[{name}]\naddress: {host}\nport: {port}\n" for name, (host, port) in (destinations or {}).items())
+    nodes = (destinations or {}).items()
+    places = "".join(f"[{name}]\naddress: {host}\nport: {port}\n" for name, (host, port) in nodes)
 
     def start(ports: Sequence[int]) -> tuple[list[str], Callable[[], bool]]:
         path = folder / "qrscp.ini"

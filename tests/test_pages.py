@@ -80,8 +80,9 @@ def test_roff_keeps_what_is_special_in_roff() -> None:
 @pytest.fixture
 def scripts(tmp_path: Path) -> Path:
     """A folder with the completions of `toy`, a configuration with one endpoint, and a folder to complete."""
-    for name, make in (("dcmsync.bash", completion.bash), ("_dcmsync", completion.zsh), ("dcmsync.fish", completion.fish)):
-        (tmp_path / name).write_text(make([TOY]))
+    (tmp_path / "dcmsync.bash").write_text(completion.bash([TOY]))
+    (tmp_path / "_dcmsync").write_text(completion.zsh([TOY]))
+    (tmp_path / "dcmsync.fish").write_text(completion.fish([TOY]))
     (tmp_path / "dcmsync").mkdir()
     (tmp_path / "dcmsync" / "config.toml").write_text('[endpoints.mypacs]\nlocator = "A@b:1"\n[selectors.x]\n')
     (tmp_path / "my folder").mkdir()
@@ -93,7 +94,7 @@ ASKED = [
     (["to"], ["toy"]),
     (["toy", "--le"], ["--level"]),
     (["toy", "--level", ""], ["series", "study"]),
-    (["toy", "Mod"], ["Modality=", "ModalitiesInStudy="]),
+    (["toy", "here", "Mod"], ["Modality=", "ModalitiesInStudy="]),
     (["toy", "--into", "my"], ["my folder/"]),
     (["toy", "--config", "my f"], ["my file", "my folder/"]),
     (["toy", "my"], ["my folder/", "mypacs"]),
@@ -103,10 +104,8 @@ ASKED = [
 
 @pytest.mark.parametrize(("words", "answers"), ASKED)
 def test_bash_completes(scripts: Path, require: Require, words: list[str], answers: list[str]) -> None:
-    if "Mod" in words:
-        words = ["toy", "here", "Mod"]
-    script = 'source dcmsync.bash; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _dcmsync; printf "%s\\n" "${COMPREPLY[@]}"'
-    line = [require("bash"), "--norc", "-uc", script, "bash", "dcmsync", *words]
+    ask = 'COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _dcmsync; printf "%s\\n" "${COMPREPLY[@]}"'
+    line = [require("bash"), "--norc", "-uc", f"source dcmsync.bash; {ask}", "bash", "dcmsync", *words]
     env = {"PATH": os.environ["PATH"], "HOME": str(scripts), "XDG_CONFIG_HOME": str(scripts)}
     done = subprocess.run(line, cwd=scripts, env=env, capture_output=True, text=True, check=True)
     assert done.stderr == ""
@@ -134,8 +133,8 @@ def test_zsh_loads_and_answers(scripts: Path, require: Require) -> None:
         zpty -w asked "cd {scripts}; fpath=({scripts} \\$fpath); export XDG_CONFIG_HOME={scripts} TERM=dumb"
         zpty -w asked "autoload -Uz compinit; compinit -D; PS1=; print REA''DY"
         zpty -r asked line '*READY*'
-        for word in 'dcmsync to' 'dcmsync toy --lev' 'dcmsync toy --level se' 'dcmsync toy myp' 'dcmsync toy x AccessionN'; do
-            zpty -w -n asked "$word"$'\\t'$'\\C-a'': '$'\\C-e'$'\\n'
+        for words in to 'toy --lev' 'toy --level se' 'toy myp' 'toy x AccessionN'; do
+            zpty -w -n asked "dcmsync $words"$'\\t'$'\\C-a'': '$'\\C-e'$'\\n'
         done
         zpty -w asked "print DO''NE"
         zpty -r asked line '*DONE*'

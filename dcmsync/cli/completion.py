@@ -226,14 +226,16 @@ def _zsh_option(row: Option) -> Iterable[str]:
         if is_switch(row):
             yield f"{star}{flag}[{words}]"
         else:
-            yield f"{star}{flag}{'=' if flag.startswith('--') else '+'}[{words}]:{_zsh_plain(row.metavar or '')}:{_zsh_action(row)}"
+            sign = "=" if flag.startswith("--") else "+"
+            yield f"{star}{flag}{sign}[{words}]:{_zsh_plain(row.metavar or '')}:{_zsh_action(row)}"
 
 
 def _zsh_action(row: Option) -> str:
     if row.choices:
         return f"({' '.join(row.choices)})"
-    kinds = {"file": "_files", "directory": "_files -/", "endpoint": "_dcmsync_endpoints", "keyword": "_dcmsync_keywords"}
-    return kinds[row.completion] if row.completion else " "
+    if row.completion in ("file", "directory"):
+        return "_files" if row.completion == "file" else "_files -/"
+    return f"_dcmsync_{row.completion}s" if row.completion else " "
 
 
 def _zsh_plain(text: str) -> str:

@@ -54,7 +54,8 @@ def verb_help(command: Command) -> str:
 
 def paragraphs(text: str) -> list[tuple[str, bool]]:
     """Each paragraph, and whether it is indented and so to be left as it is."""
-    return [(part.strip("\n"), part.lstrip("\n").startswith("  ")) for part in text.rstrip().split("\n\n") if part.strip()]
+    parts = [part.strip("\n") for part in text.rstrip().split("\n\n")]
+    return [(part, part.startswith("  ")) for part in parts if part]
 
 
 def signature(row: Option) -> str:

@@ -44,7 +44,7 @@ def overview_page(commands: Iterable[Command], summary: str, version: str) -> st
         _section("SYNOPSIS", [r"\fBdcmsync\fR \fIVERB\fR [\fIOPTION\fR]... [\fIARGUMENT\fR]..."]),
         _section("EXAMPLES", _examples(examples)),
         _section("DESCRIPTION", _prose(OVERVIEW)),
-        _section("VERBS", [line for each in commands for line in _item(_bold(f"dcmsync-{each.name}") + "(1)", each.summary)]),
+        _section("VERBS", _verbs(commands)),
         _section("OPTIONS", ["Every verb takes these:", *_options((*EVERYWHERE, HELP))]),
         _exit_status(),
         _section("ENVIRONMENT", _environment(EVERYWHERE)),
@@ -94,6 +94,10 @@ def _synopsis(command: Command) -> str:
 
 def _examples(pairs: Iterable[tuple[str, str]]) -> list[str]:
     return [line for command, meaning in pairs for line in (".PP", _text(_sentence(meaning)), *_verbatim([command]))]
+
+
+def _verbs(commands: Iterable[Command]) -> list[str]:
+    return [line for each in commands for line in _item(_bold(f"dcmsync-{each.name}") + "(1)", each.summary)]
 
 
 def _prose(text: str) -> list[str]:

@@ -15,7 +15,8 @@ from typing import NoReturn
 from dcmsync.commands.options import EVERYWHERE, Command, Option
 from dcmsync.errors import UsageError
 
-_SWITCH_WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+_ON = ("1", "true", "yes", "on")
+_OFF = ("0", "false", "no", "off")
 
 
 class HelpAsked(Exception):
@@ -188,9 +189,9 @@ def _default(row: Option, environ: Mapping[str, str]) -> object:
 
 def _from_environment(row: Option, name: str, text: str) -> object:
     if is_switch(row):
-        if text.lower() not in _SWITCH_WORDS:
+        if text.lower() not in _ON + _OFF:
             raise UsageError(f"{name} in the environment: {text!r} is neither 1 nor 0")
-        return _SWITCH_WORDS[text.lower()]
+        return text.lower() in _ON
     try:
         value = _reader(row)(text)
     except ArgumentTypeError as error:

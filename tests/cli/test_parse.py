@@ -17,7 +17,8 @@ def test_usage_names_the_places() -> None:
 def test_defaults_fill_what_was_not_typed() -> None:
     given = parse(COMMAND, ["well"], {})
     assert (given.ending, given.keys, given.timeout, given.jobs, given.level) == ("well", [], 60.0, None, None)
-    assert (given.dry_run, given.quiet, given.verbose, given.log_format, given.config) == (False, False, False, "text", None)
+    assert (given.dry_run, given.quiet, given.verbose) == (False, False, False)
+    assert (given.log_format, given.config) == ("text", None)
     assert getattr(given, "return") == []
 
 

@@ -24,7 +24,7 @@ demo: $(STAMP) ## see query, filter and pull at work, on this machine alone
 	@$(BIN)/dcmsync demo
 
 check: $(STAMP) ## style, types, floor plan, and whether the pages are current
-	$(BIN)/ruff check dcmsync tests bench
+	$(BIN)/ruff check dcmsync tests $(wildcard bench)
 	$(BIN)/mypy --strict
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m dcmsync.cli.pages --check
@@ -40,4 +40,4 @@ bench: $(STAMP) ## the table of speeds, with the versions of the peers
 
 clean: ## take away what can be made again
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
-	find dcmsync tests bench -name __pycache__ -type d -prune -exec rm -rf {} +
+	find dcmsync tests $(wildcard bench) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -18,8 +18,9 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
+from io import BufferedWriter
 from types import FrameType
-from typing import BinaryIO, NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import dcmsync
 from dcmsync.cli import terminal
@@ -93,7 +94,7 @@ def load(name: str) -> Verb:
     return cast(Verb, import_module(VERBS[name].module))  # a module satisfies the protocol; mypy cannot see which
 
 
-def _dispatch(words: list[str], messages: terminal.Messages, stdout: BinaryIO) -> ExitStatus:
+def _dispatch(words: list[str], messages: terminal.Messages, stdout: BufferedWriter) -> ExitStatus:
     if not words:
         messages.block(_help_text(None))
         return ExitStatus.USAGE

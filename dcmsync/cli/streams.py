@@ -6,11 +6,12 @@ Text is UTF-8 whatever the locale says, since nobody here asks the locale. Recor
 import os
 import stat
 import sys
+from collections.abc import Callable
 from io import BufferedReader, BufferedWriter, FileIO
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from dcmsync.cli import terminal
-from dcmsync.commands.options import Streams
+from dcmsync.commands.options import Meter, Streams
 from dcmsync.errors import LocalTrouble
 
 if TYPE_CHECKING:
@@ -23,13 +24,13 @@ class ReaderGone(BrokenPipeError):
     """Whoever read our standard output has left."""
 
 
-def open_stdout() -> BinaryIO:
+def open_stdout() -> BufferedWriter:
     """Standard output, buffered; each of 0, 1 and 2 is a real file descriptor from here on."""
     _fill_closed_descriptors()
     return BufferedWriter(_Stdout(1, "wb", closefd=False), buffer_size=_BUFFER_OCTETS)
 
 
-def abandon(stdout: BinaryIO) -> None:
+def abandon(stdout: BufferedWriter) -> None:
     """Lets go of standard output. What could not be written goes to /dev/null, so that nobody tries again at exit."""
     try:
         stdout.flush()
@@ -39,9 +40,16 @@ def abandon(stdout: BinaryIO) -> None:
         os.close(null)
 
 
-def open_streams(stdout: BinaryIO, messages: terminal.Messages) -> Streams:
+def open_streams(stdout: BufferedWriter, messages: terminal.Messages) -> Streams:
     """What a verb is handed."""
     stderr_is_terminal = terminal.is_terminal(sys.stderr)
+
+    def start_meter() -> Meter:
+        bar = terminal.Progress(shown=stderr_is_terminal and not messages.quiet and not messages.as_json)
+        if os.isatty(1) and isinstance(stdout.raw, _Stdout):
+            stdout.raw.before_write = bar.step_aside  # else records would be written into the bar
+        return bar
+
     return Streams(
         stdin=BufferedReader(FileIO(0, "rb", closefd=False), buffer_size=_BUFFER_OCTETS),
         stdout=stdout,
@@ -50,15 +58,19 @@ def open_streams(stdout: BinaryIO, messages: terminal.Messages) -> Streams:
         stdin_is_pipe=_is_pipe(0),
         is_terminal=os.isatty(1),
         stderr_is_terminal=stderr_is_terminal,
-        meter=lambda: terminal.Progress(shown=stderr_is_terminal and not messages.quiet and not messages.as_json),
+        meter=start_meter,
     )
 
 
 class _Stdout(FileIO):
     """File descriptor 1. A reader that left is told from a socket that broke; other trouble is this machine's."""
 
+    before_write: Callable[[], None] | None = None
+
     def write(self, data: "ReadableBuffer", /) -> int:
         """The octets written, all or some; waits where a terminal or pipe was left non-blocking by someone else."""
+        if self.before_write:
+            self.before_write()
         try:
             while (count := super().write(data)) is None:
                 _wait_until_writable(self.fileno())

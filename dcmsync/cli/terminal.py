@@ -116,6 +116,12 @@ class Progress:
         if self._bar and self._task is not None:
             self._bar.update(self._task, completed=self._instances, count=self._count(), rate=self._rate())
 
+    def step_aside(self) -> None:
+        """Clears the bar's line, for a line of something else; the bar comes back by itself, below."""
+        if self._bar:
+            self._bar.console.file.write("\r\x1b[2K")
+            self._bar.console.file.flush()
+
     def refresh(self) -> None:
         """Draws now; else it is drawn five times a second."""
         if self._bar:

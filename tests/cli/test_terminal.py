@@ -1,6 +1,9 @@
 """Words for people: nothing harmful is sent, and nothing stops the work."""
 
 import io
+import os
+import pty
+import subprocess
 import sys
 
 import pytest
@@ -8,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dcmsync.cli import terminal
+from tests.workdir import Workdir
 
 
 @given(st.text(st.characters(codec=None)))
@@ -78,3 +82,23 @@ def test_the_bar_says_at_least_while_the_total_is_provisional(monkeypatch: pytes
     assert "2 of 2,000 instances" in text
     assert "MB/s" in text
     assert "dcmsync toy: in between" in text
+
+
+def test_records_on_the_same_terminal_are_not_written_into_the_bar(toy: Workdir) -> None:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [*toy.program, "toy", "bar"], stdin=theirs, stdout=theirs, stderr=theirs,
+        env={**toy.environment(), "TERM": "xterm", "COLUMNS": "100"},
+    )  # fmt: skip
+    os.close(theirs)
+    assert process.wait(10) == 0
+    drawn = b""
+    try:
+        while octets := os.read(ours, 65536):
+            drawn += octets
+    except OSError:  # how Linux says that the other end is closed
+        pass
+    os.close(ours)
+    assert b"of 1 instances" in drawn
+    assert b"\r\x1b[2Ka record\r\n" in drawn
+    assert b"dcmsync toy: a word\r\n" in drawn

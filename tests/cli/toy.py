@@ -47,6 +47,13 @@ def run(arguments: Namespace, streams: Streams) -> ExitStatus:
         case "sleep":
             streams.say("asleep")
             time.sleep(60)
+        case "bar":
+            meter = streams.meter()
+            meter.total(1, False)
+            streams.stdout.write(b"a record\n")
+            streams.stdout.flush()
+            streams.say("a word")
+            meter.close()
         case "stdin":
             streams.stdout.write(f"{streams.stdin_is_pipe}\n".encode())
             if streams.stdin_is_pipe:

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,6 +24,16 @@ def flags_of(verb: str) -> list[str]:
 
 def test_pages_are_current() -> None:
     assert pages.stale(pages.pages(), ROOT) == [], "run `make pages`"
+
+
+def test_every_page_is_installed_where_its_reader_looks() -> None:
+    table = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    installed = table["shared-data"]
+    found = {path.relative_to(ROOT).as_posix() for room in ("man", "completions") for path in (ROOT / room).iterdir()}
+    assert set(installed) == found | set(pages.pages())
+    for source, target in installed.items():
+        if source.startswith("man/"):
+            assert target == f"share/man/man{source[-1]}/{source[4:]}"
 
 
 def test_a_stale_page_is_named(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ def open_streams(stdout: BufferedWriter, messages: terminal.Messages) -> Streams
         stdin=BufferedReader(FileIO(0, "rb", closefd=False), buffer_size=_BUFFER_OCTETS),
         stdout=stdout,
         say=messages.say,
+        warn=messages.warn,
         note=messages.note,
         stdin_is_pipe=_is_pipe(0),
         is_terminal=os.isatty(1),

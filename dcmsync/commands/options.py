@@ -70,10 +70,15 @@ class Silent:
         """Nothing to take away."""
 
 
+def hush(text: str) -> None:
+    """Says nothing of `text`."""
+
+
 class Streams(Struct, frozen=True, kw_only=True):
     """What the front door hands to a verb: binary standard streams, and where people's text goes.
 
-    `say(text)` writes one line to people (stderr), after the verb's name; `note(text)` only with -v.
+    `say(text)` writes one line to people (stderr), after the verb's name; `warn(text)` one about what
+    may surprise (a level of its own in JSON), `note(text)` only with -v.
     `is_terminal` tells of stdout. `meter()` starts a progress bar, to be closed by the verb.
     """
 
@@ -85,6 +90,7 @@ class Streams(Struct, frozen=True, kw_only=True):
     is_terminal: bool
     stderr_is_terminal: bool
     meter: Callable[[], Meter] = Silent
+    warn: Callable[[str], None] = hush
 
 
 def duration(text: str) -> float:

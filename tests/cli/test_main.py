@@ -89,9 +89,9 @@ def test_messages_as_json_are_one_object_a_line(toy: Workdir) -> None:
 
 def test_control_characters_are_shown_not_sent(toy: Workdir) -> None:
     done = toy.run("toy", "talk")
-    assert done.stderr == "dcmsync toy: hello\\x1b]0;title\\x07\n"
+    assert done.stderr == "dcmsync toy: hello\\x1b]0;title\\x07\ndcmsync toy: warning: beware\n"
     assert toy.run("toy", "talk", "-q").stderr == ""
-    assert toy.run("toy", "talk", "-v").stderr.splitlines()[1] == "dcmsync toy: more"
+    assert toy.run("toy", "talk", "-v").stderr.splitlines()[2] == "dcmsync toy: more"
 
 
 def test_library_warnings_stay_silent(toy: Workdir) -> None:

@@ -39,6 +39,7 @@ def run(arguments: Namespace, streams: Streams) -> ExitStatus:
             raise OSError(28, "No space left on device", "/data/Doe^Jane")
         case "talk":
             streams.say("hello\x1b]0;title\x07")
+            streams.warn("beware")
             streams.note("more")
         case "yes":
             while True:

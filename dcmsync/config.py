@@ -9,10 +9,10 @@ A file that was named must be there; the default one may be missing.
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from dcmsync.errors import LocalTrouble, UsageError
 
@@ -23,7 +23,7 @@ class Local(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """This side: our AE title, and where our listener for C-MOVE is to be found."""
 
     ae_title: str = DEFAULT_AE_TITLE
-    port: int | None = None
+    port: Annotated[int, Meta(ge=1, le=65535)] | None = None
     bind: str | None = None
 
 
@@ -31,9 +31,9 @@ class Endpoint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One named place. `timeout` in seconds; None where the command line or the default decides."""
 
     locator: str
-    jobs: int | None = None
+    jobs: Annotated[int, Meta(ge=1)] | None = None
     calling: str | None = None
-    timeout: float | None = None
+    timeout: Annotated[float, Meta(gt=0)] | None = None
 
 
 class Selector(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

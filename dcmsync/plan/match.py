@@ -66,9 +66,10 @@ def comparer(operator: str, operand: str, vr: str = "") -> Judge:
     number = number_of(operand)
 
     def judge(value: object) -> bool:
-        given = number_of(value)
-        if number is not None and given is not None and vr not in _TEMPORAL:
-            return compare(given, number)
+        if not (isinstance(value, str) and vr in _TEMPORAL):  # an EchoTime is a number, whatever its name
+            given = number_of(value)
+            if number is not None and given is not None:
+                return compare(given, number)
         if not isinstance(value, str) or not value:
             return False
         if vr in _TEMPORAL:

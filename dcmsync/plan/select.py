@@ -47,15 +47,20 @@ class Condition:
 
     def bind(self, getter: Callable[[str], Getter[R]]) -> Callable[[R], bool]:
         """A function that judges records; `getter` gives, for a key, the function that gets its value out of one."""
-        getters = [getter(key) for key in self.keys]
+        judge = self.verdict(getter)
 
         def ask(record: R) -> bool:
-            verdict = self._judge(*[get(record) for get in getters])
+            verdict = judge(record)
             if verdict is None:
                 self.unknown += 1
             return verdict is True
 
         return ask
+
+    def verdict(self, getter: Callable[[str], Getter[R]]) -> Callable[[R], bool | None]:
+        """As `bind`, but None where it cannot be known, and nothing is counted."""
+        getters = [getter(key) for key in self.keys]
+        return lambda record: self._judge(*[get(record) for get in getters])
 
 
 class _Held(NamedTuple, Generic[P]):

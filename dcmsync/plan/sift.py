@@ -56,7 +56,7 @@ class Sift:
 
     def blame(self, getter: Callable[[str], Getter[R]], *, with_values: bool) -> Callable[[R | None], str]:
         """A function that says in words what dropped a record; None stands for one that the ranking dropped."""
-        judges = [(clause, _bind(clause, getter), [(key, getter(key)) for key in clause.keys])
+        judges = [(clause, _verdict(clause, getter), [(key, getter(key)) for key in clause.keys])
                   for clause in self._clauses]
 
         def say(record: R | None) -> str:
@@ -89,6 +89,10 @@ def _clauses(texts: Sequence[str], parsed: Sequence[Expression], joined_by: Lite
 
 def _bind(clause: Clause, getter: Callable[[str], Getter[R]]) -> Callable[[R], bool]:
     return clause.must.bind(getter) if isinstance(clause.must, Condition) else bind(clause.must, getter)
+
+
+def _verdict(clause: Clause, getter: Callable[[str], Getter[R]]) -> Callable[[R], bool | None]:
+    return clause.must.verdict(getter) if isinstance(clause.must, Condition) else bind(clause.must, getter)
 
 
 def _shown(value: object) -> str:

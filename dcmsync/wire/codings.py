@@ -47,7 +47,7 @@ _VRS = frozenset(_SHORT_VRS + _LONG_VRS)
 
 
 class Coding(Struct, frozen=True, kw_only=True):
-    """How headers are written. Tags and VRs are compared as the numbers they are read as, in the order of the coding."""
+    """How headers are written. Tags and VRs are compared as the numbers they are read as, not put in order first."""
 
     uid: str
     implicit: bool

@@ -61,23 +61,23 @@ class Walk(Struct, frozen=True, kw_only=True):
 
 
 def walk(
-    source: Source,
+    source: Source | Window,
     transfer_syntax_uid: str,
     *,
     offset: int = 0,
     wanted: frozenset[int] = frozenset(),
     stop_after: int | None = None,
 ) -> Walk:
-    """Walks the data set that begins at `offset` of `source` and ends with it.
+    """Walks the data set that begins at `offset` of `source` and ends with it. A window lies at or before `offset`.
 
     `wanted`: tags as 0xGGGGEEEE, of the top level. `stop_after`: the last tag of interest.
     """
     if transfer_syntax_uid in DEFLATED:
-        inflated = _inflate(source, offset)
+        inflated = _inflate(source.source if isinstance(source, Window) else source, offset)
         if isinstance(inflated, Walk):
             return inflated
         source, offset, transfer_syntax_uid = inflated, 0, EXPLICIT_LITTLE
-    window = Window(source, offset)
+    window = source if isinstance(source, Window) else Window(source, offset)
     if offset >= window.end:
         return Walk(state="truncated", offset=offset, reason="no data set", values={})
     coding = _coding(window, transfer_syntax_uid, offset)
@@ -300,6 +300,8 @@ def _odd_header(octets: Memory, position: int, coding: Coding, base: int) -> tup
 
 def _coding(window: Window, transfer_syntax_uid: str, offset: int) -> Coding | None:
     """How the data set at `offset` is written: as declared, unless its first element shows that it is not."""
+    if offset + 8 > window.base + len(window.octets):
+        window.move(offset)
     head = window.peek(offset, 8)
     said = declared(transfer_syntax_uid)
     met = guess(head)

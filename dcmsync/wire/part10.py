@@ -41,9 +41,12 @@ class Head(Struct, frozen=True, kw_only=True):
     is_guessed: bool = False
 
 
-def parse_file(source: Source) -> Head | Walk:
-    """The head of a file, or the verdict that it is none: "not dicom", or "truncated" within group 0002."""
-    window = Window(source, 0)
+def parse_file(source: Source | Window) -> Head | Walk:
+    """The head of a file, or the verdict that it is none: "not dicom", or "truncated" within group 0002.
+
+    A window must be at the beginning of its source.
+    """
+    window = source if isinstance(source, Window) else Window(source, 0)
     has_prefix = window.peek(PREAMBLE_OCTETS, 4) == b"DICM"
     offset = PREAMBLE_OCTETS + 4 if has_prefix else 4 if window.peek(0, 4) == b"DICM" else 0
     try:
@@ -70,11 +73,13 @@ def walk_file(
     source: Source, *, wanted: frozenset[int] = frozenset(), stop_after: int | None = None
 ) -> tuple[Head, Walk]:
     """The head and the walk of a whole file. The head is empty when it is none."""
-    head = parse_file(source)
+    window = Window(source, 0)
+    head = parse_file(window)
     if isinstance(head, Walk):
         return NO_HEAD, head
-    found = walk(source, head.transfer_syntax_uid, offset=head.data_set_offset, wanted=wanted, stop_after=stop_after)
-    if found.state == "truncated" and not head.has_prefix and found.offset == head.data_set_offset:
+    uid, offset = head.transfer_syntax_uid, head.data_set_offset
+    found = walk(window, uid, offset=offset, wanted=wanted, stop_after=stop_after)
+    if found.state == "truncated" and not head.has_prefix and found.offset == offset:
         found = Walk(state="not dicom", offset=found.offset, reason=found.reason, values={})
     return head, found
 

@@ -34,9 +34,10 @@ Source = Memory | Distant
 class Window:
     """The part of a source that is in memory: `octets`, beginning at `base` of it. `end` is where the source ends."""
 
-    __slots__ = ("_read_at", "base", "end", "octets")
+    __slots__ = ("_read_at", "base", "end", "octets", "source")
 
     def __init__(self, source: Source, offset: int) -> None:
+        self.source = source
         self._read_at: Callable[[int, int], bytes] | None = None
         self.base = 0
         if isinstance(source, Distant):

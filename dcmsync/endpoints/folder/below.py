@@ -53,7 +53,7 @@ class Folders:
                 os.close(descriptor)
 
     def enter(self, folder: str) -> int:
-        """The descriptor of a folder, created with its parents if need be. Raises OSError: ELOOP or ENOTDIR for a link."""
+        """The descriptor of a folder, created with its parents if need be. Raises OSError: ENOTDIR for a link."""
         descriptor = self._open.get(folder)
         if descriptor is not None:
             return descriptor

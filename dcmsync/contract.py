@@ -3,11 +3,14 @@
 An endpoint satisfies the protocols that it can. Nothing here does anything.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from enum import IntEnum
-from typing import Protocol
+from typing import Literal, Protocol
 
 from msgspec import Struct
+
+from dcmsync.errors import LocalTrouble
 
 Attributes = Mapping[str, object]
 """Keyword (PS3.6) -> plain value: str, int, float, list of these. What a record carries besides our own keys."""
@@ -96,8 +99,14 @@ class Sink(Protocol):
         """The instance ends here, incomplete; nothing of it stays. Idempotent."""
 
 
-Receive = Callable[[Arrival], Sink | int]
-"""Asked once per arriving instance: a sink to take it, or the DIMSE status to refuse it with."""
+class Receiver(Protocol):
+    """Who takes the instances of one retrieval."""
+
+    def receive(self, arrival: Arrival) -> Sink | int:
+        """Asked once per arriving instance: a sink to take it, or the DIMSE status to refuse it with."""
+
+    async def room(self) -> None:
+        """Returns when more instances may come. Awaited before the peer is told that it may go on."""
 
 
 class Finds(Protocol):
@@ -113,8 +122,77 @@ class Finds(Protocol):
 class Fetches(Protocol):
     """A place that gives instances."""
 
-    async def fetch(self, want: Want, receive: Receive) -> Ending:
-        """Retrieves `want`, calling `receive` for each instance that arrives. At most one call at a time a place.
+    async def fetch(self, want: Want, receiver: Receiver) -> Ending:
+        """Retrieves `want`, offering each instance that arrives to `receiver`.
 
         The ending is the peer's word, not a proof: count what arrived. Raises PeerError, LocalTrouble.
         """
+
+
+class Session(Finds, Fetches, Protocol):
+    """One conversation with a place; for one task, one call at a time."""
+
+
+class Source(Protocol):
+    """A place to bring things from. `name` is how messages and records call it."""
+
+    @property
+    def name(self) -> str: ...
+
+    def session(self) -> AbstractAsyncContextManager[Session]:
+        """A conversation, ended in an orderly way. Several may be open at once."""
+
+
+class Expected(Struct, frozen=True, kw_only=True):
+    """What an instance must turn out to be; "" where that is not known."""
+
+    study_uid: str = ""
+    series_uid: str = ""
+
+
+class Landed(Struct, frozen=True, kw_only=True):
+    """What became of an instance. "stored" and "present" are durable.
+
+    `path` is relative to the destination. `reason` is a word for programs, `message` one for people, without patient
+    data. `trouble` is set when the machine is to blame, so that the run should end. `digest` is of the whole file as
+    written; of a file that was present only `data_set_digest` is known.
+    """
+
+    arrival: Arrival
+    outcome: Literal["stored", "present", "conflict", "failed"]
+    path: str = ""
+    size: int = 0
+    digest: str = ""
+    data_set_digest: str = ""
+    study_uid: str = ""
+    series_uid: str = ""
+    values: Mapping[int, tuple[str, bytes]] = {}
+    device: int = 0
+    inode: int = 0
+    mtime_ns: int = 0
+    reason: str = ""
+    message: str = ""
+    trouble: LocalTrouble | None = None
+
+
+class Job(Protocol):
+    """An instance that has arrived completely and waits to land; `size` in octets."""
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def arrival(self) -> Arrival: ...
+
+
+class Destination(Protocol):
+    """A place where instances land. What `receive` gives hands its job to whoever set the destination up."""
+
+    def receive(self, arrival: Arrival, expected: Expected = ...) -> Sink | int:
+        """A sink for an instance, or the status to refuse it with."""
+
+    def land_many(self, jobs: Sequence[Job]) -> list[Landed]:
+        """Lands jobs, in a worker thread; gives the verdicts, in order, when every one of them is durable."""
+
+    def abandon(self, job: Job) -> None:
+        """Lets go of a job that is not to land."""

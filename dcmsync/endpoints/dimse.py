@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
-from dcmsync.contract import Ask, Attributes, Ending, Level, Receive, Want
+from dcmsync.contract import Ask, Attributes, Ending, Level, Receiver, Want
 from dcmsync.errors import PeerError, Refused
 from dcmsync.net.association import Answer, Association, Peer, associate
 from dcmsync.net.channel import Limits
@@ -93,7 +93,7 @@ class Session:
             await self.drop(failed=True)
             raise
 
-    async def fetch(self, want: Want, receive: Receive) -> Ending:
+    async def fetch(self, want: Want, receiver: Receiver) -> Ending:
         """One C-GET of a series, or of some of its instances; see `contract.Fetches`."""
         keys = {"StudyInstanceUID": want.study_uid, "SeriesInstanceUID": want.series_uid}
         level = Level.SERIES
@@ -105,7 +105,7 @@ class Session:
             answer, _ = await association.get(
                 operations.STUDY_ROOT_GET,
                 lambda syntax: dataset.encode_identifier(keys, _WORDS[level], syntax),
-                receive,
+                receiver,
             )
         except BaseException:
             await self.drop(failed=True)

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 import anyio
 from msgspec import Struct
 
-from dcmsync.contract import Arrival, Receive, Sink
+from dcmsync.contract import Arrival, Receiver, Sink
 from dcmsync.errors import DcmsyncError, Disconnected, LocalTrouble, Rejected, RemoteProtocolError
 from dcmsync.net.channel import Begun, Channel, Gathered, Limits, Pieces, ReleasedByPeer
 from dcmsync.net.patience import Watch
@@ -162,15 +162,15 @@ class Association:
                 await self._cancel(context, conversation)
 
     async def get(
-        self, sop_class_uid: str, encode: Callable[[str], bytes], receive: Receive
+        self, sop_class_uid: str, encode: Callable[[str], bytes], receiver: Receiver
     ) -> tuple[Answer, operations.Counts]:
-        """C-GET: `receive` is asked for each instance; gives the final answer and the peer's counts.
+        """C-GET: `receiver` is asked for each instance; gives the final answer and the peer's counts.
 
         Raises PeerError, LocalTrouble; an instance that was arriving then is discarded.
         """
         context = self.context_for(sop_class_uid)
         conversation = operations.get(self._next_id(), sop_class_uid)
-        arrivals = _Arrivals(self._channel, receive)
+        arrivals = _Arrivals(self._channel, receiver)
         least_remaining: int | None = None
         final: Answer | None = None
         try:
@@ -280,10 +280,10 @@ class Association:
 class _Arrivals:
     """The C-STORE sub-operations of a C-GET: from message events to sinks, and the replies that go back."""
 
-    def __init__(self, channel: Channel, receive: Receive) -> None:
+    def __init__(self, channel: Channel, receiver: Receiver) -> None:
         self.replies: list[bytes | memoryview] = []
         self._channel = channel
-        self._receive = receive
+        self._receiver = receiver
         self._event: Begun | None = None
         self._sink: Sink | None = None
         self._status = 0
@@ -300,7 +300,7 @@ class _Arrivals:
             sop_instance_uid=sop_instance_uid,
             transfer_syntax_uid=context.transfer_syntax,
         )
-        taken = self._receive(arrival)
+        taken = self._receiver.receive(arrival)
         self._event, self._octets = event, 0
         self._sink, self._status = (None, taken) if isinstance(taken, int) else (taken, 0)
 
@@ -322,7 +322,11 @@ class _Arrivals:
             self.replies += self._channel.pieces(self._event.context_id, reply)
 
     async def reply(self) -> None:
-        """Sends the replies that wait."""
+        """Sends the replies that wait, once there is room for what they will bring."""
+        guard = self._channel.stream.guard
+        guard.pause()
+        await self._receiver.room()
+        guard.resume()
         replies, self.replies = self.replies, []
         await self._channel.stream.send(replies)
 

@@ -50,6 +50,14 @@ class Guard:
         """Nothing is owed until `arm`."""
         self.armed = False
 
+    def pause(self) -> None:
+        """It is we who make the peer wait."""
+        self.armed = False
+
+    def resume(self) -> None:
+        """The peer owes progress again. By itself this is none."""
+        self.armed = True
+
     def look(self, now: float) -> None:
         """Judges the time since the last progress; shuts the socket down when it was too long."""
         marks, octets = self._seen

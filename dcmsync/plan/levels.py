@@ -1,0 +1,97 @@
+"""Which level an attribute belongs to, and what to ask for at each (PS3.4 §C.6).
+
+Owns the words of a query: KEY=VALUE and bare KEY, the level that they imply, the asks of a strictly hierarchical walk.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from msgspec import Struct
+
+from dcmsync.contract import Level
+from dcmsync.errors import UsageError
+
+STUDY_KEYS = (
+    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "StudyInstanceUID", "StudyDate", "StudyTime",
+    "StudyDescription", "StudyID", "AccessionNumber", "ModalitiesInStudy", "NumberOfStudyRelatedSeries",
+    "NumberOfStudyRelatedInstances",
+)  # fmt: skip
+SERIES_KEYS = (
+    "SeriesInstanceUID", "Modality", "SeriesNumber", "SeriesDescription", "SeriesDate", "SeriesTime",
+    "NumberOfSeriesRelatedInstances",
+)  # fmt: skip
+INSTANCE_KEYS = ("SOPInstanceUID", "SOPClassUID", "InstanceNumber")
+DEFAULT_KEYS = {Level.STUDY: STUDY_KEYS, Level.SERIES: SERIES_KEYS, Level.INSTANCE: INSTANCE_KEYS}
+
+_AT_SERIES = frozenset((
+    *SERIES_KEYS, "BodyPartExamined", "ProtocolName", "Laterality", "PatientPosition", "FrameOfReferenceUID",
+    "OperatorsName", "PerformingPhysicianName", "StationName", "Manufacturer", "ManufacturerModelName",
+    "InstitutionName", "InstitutionalDepartmentName", "PerformedProcedureStepID", "PerformedProcedureStepStartDate",
+    "PerformedProcedureStepStartTime", "PerformedProcedureStepDescription", "SequenceName", "ContrastBolusAgent",
+    "CardiacNumberOfImages", "ImagesInAcquisition", "NumberOfTemporalPositions", "NumberOfSlices",
+    "SmallestPixelValueInSeries", "LargestPixelValueInSeries", "SoftwareVersions", "DeviceSerialNumber",
+))  # fmt: skip
+_AT_INSTANCE = frozenset((
+    *INSTANCE_KEYS, "TransferSyntaxUID", "AvailableTransferSyntaxUID", "ImageType", "ContentDate", "ContentTime",
+    "AcquisitionDate", "AcquisitionTime", "AcquisitionDateTime", "AcquisitionNumber", "InstanceCreationDate",
+    "InstanceCreationTime", "InstanceCreatorUID", "Rows", "Columns", "NumberOfFrames", "BitsAllocated", "BitsStored",
+    "SamplesPerPixel", "PhotometricInterpretation", "PixelSpacing", "SliceThickness", "SliceLocation",
+    "ImagePositionPatient", "ImageOrientationPatient", "ImageComments", "ImageIndex", "TemporalPositionIdentifier",
+    "EchoTime", "RepetitionTime", "InversionTime", "EchoNumbers", "FlipAngle", "KVP", "ExposureTime", "WindowCenter",
+    "WindowWidth", "ConceptNameCodeSequence", "CompletionFlag", "VerificationFlag", "ContentLabel",
+    "ContentDescription", "PresentationCreationDate", "NumberOfReferences",
+))  # fmt: skip
+
+
+class Query(Struct, frozen=True, kw_only=True):
+    """What to find: things of `level` that match `keys`; `wanted` comes back besides the usual."""
+
+    level: Level
+    keys: Mapping[str, str]
+    wanted: tuple[str, ...] = ()
+    usual: bool = True
+
+
+def level_of(keyword: str) -> Level:
+    """The level that an attribute belongs to. Patients' and unknown attributes are asked of studies."""
+    if keyword in _AT_INSTANCE:
+        return Level.INSTANCE
+    return Level.SERIES if keyword in _AT_SERIES else Level.STUDY
+
+
+def read_words(words: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """KEY=VALUE -> what must match; bare KEY -> what is wanted back. Raises UsageError."""
+    keys: dict[str, str] = {}
+    wanted: list[str] = []
+    for word in words:
+        keyword, separator, value = word.partition("=")
+        if not keyword.isidentifier() and not (len(keyword) == 8 and keyword.isalnum()):
+            raise UsageError(f"{word!r} is no key", advice="Write KEY=VALUE or KEY, with a DICOM keyword such as StudyDate")
+        if keyword in keys:
+            raise UsageError(f"{keyword} is asked for twice", advice="For more than one value write KEY=A\\B or ask twice")
+        if separator and value:
+            keys[keyword] = value
+        else:
+            wanted.append(keyword)
+    return keys, wanted
+
+
+def deepest(keywords: Iterable[str]) -> Level:
+    """The deepest level that any of the keywords belongs to."""
+    return max((level_of(keyword) for keyword in keywords), default=Level.STUDY)
+
+
+def keys_at(query: Query, level: Level) -> dict[str, str]:
+    """The matching keys of a query that belong to one level."""
+    return {keyword: value for keyword, value in query.keys.items() if level_of(keyword) == level}
+
+
+def wanted_at(query: Query, level: Level) -> tuple[str, ...]:
+    """What to ask back at one level: the usual attributes, and those of `wanted` that belong there."""
+    usual: Sequence[str] = DEFAULT_KEYS[level] if query.usual else (level.unique_key,)
+    more = (keyword for keyword in query.wanted if level_of(keyword) == level)
+    return tuple(dict.fromkeys((*usual, *more)))
+
+
+def uids(value: str) -> list[str]:
+    """The UIDs of a list, with `\\` or `,` between them. Many servers take one at a time only, so we ask one by one."""
+    return [uid for uid in value.replace(",", "\\").split("\\") if uid]

@@ -1,0 +1,146 @@
+"""What a place holds: a query carried out level by level, every answer checked, and cut lists asked for in parts.
+
+Owns the walk from studies down to the level wanted: one unique key for each level above, always (PS3.4 §C.4.1.2.2.1);
+merges what came twice, drops what does not match, and knows afterwards whether the list is complete. Refuses to know
+how a place is asked (a session does) and what becomes of the answers.
+"""
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import aclosing
+
+from dcmsync.contract import Ask, Attributes, Ending, Finds, Level
+from dcmsync.plan import levels, split
+from dcmsync.plan.levels import Query
+from dcmsync.plan.match import matches, vr_of
+
+_COUNTS = {Level.SERIES: "NumberOfStudyRelatedSeries", Level.INSTANCE: "NumberOfSeriesRelatedInstances"}
+_PARENTS = {Level.SERIES: Level.STUDY, Level.INSTANCE: Level.SERIES}
+_MAX_SPLITS = 100_000
+
+
+class Inventory:
+    """Queries of one session. `warn` hears, in words without patient data, of what a peer did wrong; once a kind."""
+
+    def __init__(self, session: Finds, *, warn: Callable[[str], None]) -> None:
+        self.splits = 0
+        self.trouble = ""  # why some list may be incomplete
+        self._session = session
+        self._warn = warn
+        self._warned: set[str] = set()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing says that a list was cut short."""
+        return not self.trouble
+
+    async def walk(self, query: Query, known: Attributes | None = None) -> AsyncIterator[dict[str, object]]:
+        """Every thing of `query.level` that matches, with what is known of the levels above it, as it is found.
+
+        `known` are attributes that hold for all of it, such as those of the record that is being expanded: its unique
+        keys are not asked for again. Raises PeerError.
+        """
+        first = Level.STUDY
+        known = dict(known or {})
+        while first < query.level and first.unique_key in known:
+            first = Level(first + 1)
+        async with aclosing(self._descend(query, first, known)) as found:
+            async for answer in found:
+                yield answer
+
+    async def _descend(
+        self, query: Query, level: Level, known: Mapping[str, object]
+    ) -> AsyncIterator[dict[str, object]]:
+        above = {key: str(known[key]) for key in (Level(n).unique_key for n in range(1, level)) if key in known}
+        for pinned in self._pins(query, level, known):
+            keys = {**levels.keys_at(query, level), **pinned, **above}
+            wanted = levels.wanted_at(query, level)
+            async with aclosing(self._list(level, keys, wanted, known)) as answers:
+                async for answer in answers:
+                    merged = {**known, **answer}
+                    if level == query.level:
+                        yield merged
+                    else:
+                        async with aclosing(self._descend(query, Level(level + 1), merged)) as deeper:
+                            async for thing in deeper:
+                                yield thing
+
+    def _pins(self, query: Query, level: Level, known: Mapping[str, object]) -> list[dict[str, str]]:
+        """The unique keys to ask for at a level, one UID a time; one empty one when all are wanted."""
+        unique = level.unique_key
+        asked = str(known[unique]) if unique in known else query.keys.get(unique, "")
+        return [{unique: uid} for uid in levels.uids(asked)] or [{unique: ""}]
+
+    async def _list(
+        self, level: Level, keys: Mapping[str, str], wanted: tuple[str, ...], known: Mapping[str, object]
+    ) -> AsyncIterator[dict[str, object]]:
+        """The things of one level below one parent, each once; asks again in parts where the list may be cut."""
+        seen: set[int] = set()
+        claimed = known.get(_COUNTS.get(level, ""))
+        waiting = [dict(keys)]
+        while waiting:
+            asked = waiting.pop()
+            spread = split.Spread()
+            ending = Ending()
+            async with aclosing(self._checked(level, asked, wanted)) as answers:
+                async for answer in answers:
+                    if isinstance(answer, Ending):
+                        ending = answer
+                        continue
+                    spread.add(answer)
+                    mark = hash(answer[level.unique_key])
+                    if mark not in seen:
+                        seen.add(mark)
+                        yield answer
+            whole = isinstance(claimed, int) and len(seen) >= claimed
+            if whole or not (ending.truncated or split.is_suspicious(spread.count)):
+                continue
+            cut = split.parts(level, asked, spread) if self.splits < _MAX_SPLITS else []
+            if cut:
+                self.splits += 1
+                waiting += reversed(cut)
+            if ending.truncated and not cut:
+                self._incomplete(f"{ending.why}, and the query cannot be split further")
+            elif ending.truncated and level is Level.STUDY and spread.undated and not keys.get("StudyDate"):
+                self._incomplete(f"{ending.why}, and studies without a date cannot be asked for in parts")
+        if level is not Level.STUDY and isinstance(claimed, int) and len(seen) < claimed:
+            self._once(f"a parent claims more things at {level.word} level than were listed")
+            if self.splits:
+                self._incomplete("the parts of a split list are fewer than the peer says there are")
+
+    async def _checked(
+        self, level: Level, keys: Mapping[str, str], wanted: tuple[str, ...]
+    ) -> AsyncIterator[dict[str, object] | Ending]:
+        """The answers to one ask that are what was asked for, with only what was asked for in them."""
+        ask = Ask(level=level, keys=keys, wanted=wanted)
+        order = list(dict.fromkeys((*wanted, *keys)))
+        async with aclosing(self._session.find(ask)) as answers:  # type: ignore[type-var]  # an async generator
+            async for answer in answers:
+                if isinstance(answer, Ending):
+                    yield answer
+                    continue
+                if not answer.get(level.unique_key) and not keys.get(level.unique_key):
+                    self._once(f"answers without {level.unique_key} were dropped")
+                    continue
+                wrong = _mismatch(keys, answer)
+                if wrong:
+                    self._once(f"answers that do not match the {wrong} asked for were dropped")
+                    continue
+                fixed = {key: value for key, value in keys.items() if key.endswith("InstanceUID") and value}
+                yield {**{key: answer[key] for key in order if key in answer}, **fixed}
+
+    def _incomplete(self, why: str) -> None:
+        self.trouble = self.trouble or why
+        self._once(f"the list may be cut short: {why}")
+
+    def _once(self, words: str) -> None:
+        if words not in self._warned:
+            self._warned.add(words)
+            self._warn(words)
+
+
+def _mismatch(keys: Mapping[str, str], answer: Attributes) -> str:
+    """The first keyword whose returned value is not what was asked for; "" when all are, or were not returned."""
+    for keyword, pattern in keys.items():
+        if pattern and keyword in answer and not matches(answer[keyword], pattern, vr_of(keyword)):
+            return keyword
+    return ""

@@ -1,0 +1,138 @@
+"""The account of one series while it is pulled: what was asked for, what became of it, and what that makes of it.
+
+Pure bookkeeping and the outcome records; refuses to move anything. The verdict follows the instances, never a status:
+the series is done when each instance of its inventory is stored or present.
+"""
+
+from collections.abc import Iterator, Mapping
+
+from msgspec import UNSET
+
+from dcmsync.contract import Attributes, Landed
+from dcmsync.errors import DcmsyncError, ExitStatus
+from dcmsync.records.model import LevelWord, Outcome, Result
+
+_TRY_AGAIN = frozenset(("stalled", "disconnected", "unreachable", "rejected", "missing", "interrupted", "local"))
+
+
+class Ledger:
+    """One series of one source. `wanted` is its inventory: SOP Instance UID -> SOP Class UID, "" where unknown."""
+
+    def __init__(self, *, source: str, destination: str, attributes: Attributes, dry_run: bool = False) -> None:
+        self.source = source
+        self.study_uid = str(attributes["StudyInstanceUID"])
+        self.series_uid = str(attributes.get("SeriesInstanceUID", ""))
+        self.attributes = attributes
+        self.wanted: dict[str, str] = {}
+        self.status = ExitStatus.DONE
+        self._destination = destination
+        self._dry_run = dry_run
+        self._outcomes: dict[str, Outcome] = {}
+        self._failure: Outcome | None = None
+
+    @property
+    def lacking(self) -> dict[str, str]:
+        """What is wanted and has no verdict yet."""
+        return {uid: kind for uid, kind in self.wanted.items() if uid not in self._outcomes}
+
+    def present(self, sop_instance_uid: str, path: str, size: int) -> None:
+        """An instance is at the destination already, whole."""
+        self._note(sop_instance_uid, "present", path=path, size=size)
+
+    def would_store(self, sop_instance_uid: str) -> None:
+        """A dry run would bring this instance."""
+        self._note(sop_instance_uid, "stored")
+
+    def landed(self, verdict: Landed) -> None:
+        """An instance landed, well or not."""
+        uid = verdict.arrival.sop_instance_uid
+        common: dict[str, object] = {
+            "SOPClassUID": verdict.arrival.sop_class_uid,
+            "TransferSyntaxUID": verdict.arrival.transfer_syntax_uid,
+        }
+        if verdict.path:
+            common["path"] = verdict.path
+        if verdict.outcome in ("stored", "present"):
+            if verdict.size:
+                common["size"] = verdict.size
+            if verdict.digest:
+                common["digest"] = f"xxh3:{verdict.digest}"
+        else:
+            common |= {"reason": verdict.reason, "message": verdict.message}
+            if verdict.outcome == "failed":
+                common["retry"] = verdict.trouble is not None
+            self._raise(ExitStatus.LOCAL if verdict.trouble else ExitStatus.FAILED)
+        self._note(uid, verdict.outcome, **common)
+
+    def refused(self, sop_instance_uid: str, message: str) -> None:
+        """An instance that we do not take, whatever the peer does."""
+        self._raise(ExitStatus.FAILED)
+        self._note(sop_instance_uid, "failed", reason="refused", message=message, retry=False)
+
+    def fail_rest(self, error: DcmsyncError, *, status: str | None = None) -> None:
+        """Everything that lacks failed, because of `error`; so did the series when its inventory is unknown."""
+        self._give_up(error.reason, str(error), error.exit_status, status)
+
+    def missing_rest(self, message: str, *, status: str | None = None) -> None:
+        """Everything that lacks was asked for again and again, and did not come."""
+        self._give_up("missing", message, ExitStatus.FAILED, status, retry=False)
+
+    def interrupted(self) -> None:
+        """The run ended first."""
+        self._give_up("interrupted", "the run ended before it came", ExitStatus.RETRY, None)
+
+    def outcomes(self, *, itemize: bool) -> Iterator[Outcome]:
+        """The records of this series: each instance when itemizing, else each that is not fine; the series last."""
+        for outcome in self._outcomes.values():
+            if itemize or outcome.outcome in ("failed", "conflict"):
+                yield outcome
+        if self._failure is not None and not self.wanted:
+            yield self._failure
+            return
+        yield self._sum()
+
+    def _sum(self) -> Outcome:
+        counts: dict[Result, int] = {}
+        for outcome in self._outcomes.values():
+            counts[outcome.outcome] = counts.get(outcome.outcome, 0) + 1
+        worst: Result = "present"
+        for result in ("stored", "conflict", "failed"):
+            if counts.get(result):
+                worst = result
+        failed = [outcome for outcome in self._outcomes.values() if outcome.outcome == "failed"]
+        common: dict[str, object] = {str(result): count for result, count in counts.items()}
+        if failed:
+            common |= {"reason": failed[0].reason, "message": failed[0].message, "status": failed[0].status}
+            common["retry"] = any(outcome.retry is True for outcome in failed)
+        return self._outcome("series", worst, instances=len(self.wanted), **common)
+
+    def _give_up(
+        self, reason: str, message: str, exit_status: ExitStatus, status: str | None, retry: bool | None = None
+    ) -> None:
+        lacking = self.lacking
+        again = reason in _TRY_AGAIN if retry is None else retry
+        facts = {"reason": reason, "message": message, "status": status or UNSET, "retry": again}
+        if lacking or not self.wanted:
+            self._raise(exit_status)
+        for uid in lacking:
+            self._note(uid, "failed", **facts)
+        if not self.wanted:
+            self._failure = self._outcome("series" if self.series_uid else "study", "failed", **facts)
+
+    def _note(self, sop_instance_uid: str, result: Result, **facts: object) -> None:
+        facts.setdefault("SOPClassUID", self.wanted.get(sop_instance_uid) or UNSET)
+        self._outcomes[sop_instance_uid] = self._outcome("instance", result, SOPInstanceUID=sop_instance_uid, **facts)
+
+    def _outcome(self, level: LevelWord, result: Result, **facts: object) -> Outcome:
+        known: Mapping[str, object] = {
+            "StudyInstanceUID": self.study_uid,
+            "SeriesInstanceUID": self.series_uid or UNSET,
+            "PatientID": self.attributes.get("PatientID", UNSET),
+            "source": self.source,
+            "destination": self._destination,
+            "dry_run": True if self._dry_run else UNSET,
+        }
+        return Outcome(level=level, outcome=result, **{**known, **facts})  # type: ignore[arg-type]  # keys are fields
+
+    def _raise(self, status: ExitStatus) -> None:
+        self.status = max(self.status, status)

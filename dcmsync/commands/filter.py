@@ -16,7 +16,8 @@ COMMAND = Command(
     name="filter",
     summary="keep the records that match; writes the very lines it read",
     description=(
-        "Reads records from standard input and writes those that every EXPR is true of, octet for octet as they came.\n\n"
+        "Reads records from standard input and writes those that every EXPR is true of, "
+        "octet for octet as they came.\n\n"
         "EXPR is KEY=VALUE (DICOM matching: * and ?, LOW-HIGH for dates, times and numbers, A,B for alternatives), "
         "KEY!=VALUE, KEY<VALUE, KEY<=VALUE, KEY>VALUE, KEY>=VALUE, KEY~REGEX, KEY (present and not empty), "
         "@NAME (a selector of the configuration), or ! before any of these. Quote < > ! * and ? from the shell. "
@@ -27,11 +28,12 @@ COMMAND = Command(
         "--smallest, --largest, --newest and --sample N write only when the input has ended."
     ),
     options=(
-        Option(flags=("expression",), metavar="EXPR", nargs="*", completion="keyword", help="what must be true of a record"),
+        Option(flags=("expression",), metavar="EXPR", nargs="*", completion="keyword",
+               help="what must be true of a record"),
         Option(flags=("--any",), help="keep records that any EXPR is true of, not all"),
         Option(flags=("--not",), help="keep the records that would be dropped by EXPR, and drop the others"),
-        Option(flags=("--smallest",), metavar="N", parse=positive, help="of what matches, the N with the fewest instances"),
-        Option(flags=("--largest",), metavar="N", parse=positive, help="of what matches, the N with the most instances"),
+        Option(flags=("--smallest",), metavar="N", parse=positive, help="of what matches, the N with fewest instances"),
+        Option(flags=("--largest",), metavar="N", parse=positive, help="of what matches, the N with most instances"),
         Option(flags=("--newest",), metavar="N", parse=positive, help="of what matches, the N latest by date and time"),
         Option(flags=("--per",), metavar="LEVEL", choices=("patient", "study"),
                help="N of each patient or study, with --smallest, --largest and --newest"),
@@ -48,7 +50,7 @@ COMMAND = Command(
         ("dcmsync query pacs StudyDate=20240101- | dcmsync filter ModalitiesInStudy=CT,MR", "studies with CT or MR"),
         ("dcmsync filter Modality=CT '!SeriesDescription~(?i)scout' --largest 1 --per study < all.ndjson",
          "the largest CT series of each study that is no scout"),
-        ("dcmsync filter outcome=failed retry=true < log.ndjson | dcmsync pull ./archive", "try again what may work now"),
+        ("dcmsync filter outcome=failed retry=true < log.ndjson | dcmsync pull ./archive", "try again what may work"),
         ("dcmsync filter --shard 2/4 < all.ndjson", "the second of four parts that together are everything"),
     ),
 )

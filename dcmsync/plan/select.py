@@ -27,7 +27,10 @@ COUNT_KEYS = ("type", "NumberOfSeriesRelatedInstances", "NumberOfStudyRelatedIns
 DATE_KEYS = ("StudyDate", "StudyTime")
 NEWEST_KEYS = ("SeriesDate", "SeriesTime", *DATE_KEYS)
 UID_KEYS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
-GROUP_KEYS: Mapping[str, tuple[str, ...]] = {"patient": ("PatientID", "StudyInstanceUID"), "study": ("StudyInstanceUID",)}
+GROUP_KEYS: Mapping[str, tuple[str, ...]] = {
+    "patient": ("PatientID", "StudyInstanceUID"),
+    "study": ("StudyInstanceUID",),
+}
 
 _BY_SIZE_OR_DATE: tuple[How, ...] = ("smallest", "largest", "newest")
 _HASHES = 2**64
@@ -114,7 +117,7 @@ class Ranking(Generic[P]):
 def choices(asked: Mapping[str, Any], now: "Callable[[], datetime]") -> "tuple[list[Condition], Ranking[Any] | None]":
     """The conditions, and the ranking if there is one, for the options of `filter`; `now` is called at most once.
 
-    `asked`: the values of max_images, since, until, shard, sample, smallest, largest, newest, per; None where not given.
+    `asked`: the values of max_images, since, until, shard, sample, smallest, largest, newest, per; None if not given.
     Raises UsageError.
     """
     moment_now = now() if asked["since"] or asked["until"] else None

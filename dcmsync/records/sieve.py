@@ -26,6 +26,7 @@ from dcmsync.records.stream import THINGS, Endings, Writer, decode_failure, enco
 
 Glimpse = Struct
 """Of one record, what was asked for, and nothing else."""
+Judge = Callable[[Sequence[Glimpse]], Iterable[bool]]
 
 
 class _Typed(Struct):
@@ -108,11 +109,12 @@ class Holder(Protocol):
 class Sieve:
     """One pass over `source`, to `writer`.
 
-    `judge` tells, for each of some glimpses, whether it stays. `on_drop(number, glimpse)` hears of each that does not. With `holder`, those
-    that stay are offered to it with the values of `holder_keys`, and leave at the end, if they are chosen.
+    `judge` tells, for each of some glimpses, whether it stays. `on_drop(number, glimpse)` hears of each that does not.
+    With `holder`, those that stay are offered to it with the values of `holder_keys`, and leave at the end, if they are
+    chosen; `on_drop(number, None)` hears of those that are not.
     """
 
-    def __init__(self, source: BinaryIO, writer: Writer, skimmer: Skimmer, judge: Callable[[Sequence[Glimpse]], Iterable[bool]], *,
+    def __init__(self, source: BinaryIO, writer: Writer, skimmer: Skimmer, judge: Judge, *,
                  on_drop: Callable[[int, Glimpse | None], None] | None = None,
                  holder: Holder | None = None, holder_keys: Sequence[str] = ()) -> None:
         self._blocks = Blocks(source)

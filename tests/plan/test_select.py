@@ -170,7 +170,7 @@ def test_ranking_is_per_patient_or_study() -> None:
 
 
 def test_patients_without_an_id_are_not_one_patient() -> None:
-    records = [series(5, study="1", patient=None), series(3, study="2", patient=" "), series(1, study="2", patient=None)]
+    records = [series(5, patient=None), series(3, study="2", patient=" "), series(1, study="2", patient=None)]
     assert rank(Ranking("smallest", 1, "patient"), records) == [0, 2]
 
 
@@ -187,7 +187,8 @@ def test_no_more_is_held_than_may_be_chosen() -> None:
     assert out == [None, None, *range(98)]
 
 
-NOTHING: Record = dict.fromkeys(("max_images", "since", "until", "shard", "sample", "smallest", "largest", "newest", "per"))
+NOTHING: Record = dict.fromkeys(
+    ("max_images", "since", "until", "shard", "sample", "smallest", "largest", "newest", "per"))
 
 
 def choices(**asked: object) -> tuple[list[str], str | None]:

@@ -3,6 +3,7 @@
 import io
 import json
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -60,7 +61,7 @@ def sieve(pieces: Iterable[bytes], *, require_end: bool = False, **more: object)
 def test_how_octets_arrive_never_shows(lines: list[bytes], bad: bytes | None, tail: bytes, places: list[int]) -> None:
     text = b"".join(line + b"\n" for line in (lines if bad is None else [*lines, bad, *lines])) + tail
     ends = sorted({place % (len(text) + 1) for place in places} | {0, len(text)})
-    pieces = [text[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    pieces = [text[start:end] for start, end in pairwise(ends)]
     assert sieve(pieces) == sieve([text]) == sieve(text[index : index + 1] for index in range(len(text)))
 
 

@@ -14,7 +14,9 @@ import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 from xxhash import xxh3_128
@@ -340,6 +342,43 @@ def test_nothing_is_written_through_a_link(make_shore: MakeShore, tmp_path: Path
         (shore.root / "1.2.3/1.2.3.4.dcm").unlink()
     assert files(outside) == ["old"]
     assert (outside / "old").read_bytes() == b"old"
+
+
+@pytest.mark.slow
+def test_a_folder_that_turns_into_a_link_meanwhile_leads_nowhere(make_shore: MakeShore, tmp_path: Path) -> None:
+    outside, name = tmp_path / "outside", tmp_path / "dest/1.2.3"
+    outside.mkdir()
+    shore = make_shore()
+    name.mkdir()
+    ended = Event()
+
+    def swap() -> None:
+        for number in itertools.count():
+            with suppress(OSError):  # the folder is made anew meanwhile
+                name.rename(tmp_path / f"moved{number}")
+            with suppress(OSError):
+                name.symlink_to(outside)
+            with suppress(OSError):
+                name.unlink()
+            if ended.is_set():
+                return
+
+    swapper = Thread(target=swap)
+    swapper.start()
+    outcomes = set()
+    for index in range(1000):
+        outcomes.add(shore.bring(f"1.2.3.{index}", data_set(f"1.2.3.{index}")).outcome)
+    ended.set()
+    swapper.join()
+    assert os.listdir(outside) == []
+    assert outcomes <= {"stored", "failed"}
+
+
+def test_an_odd_encoding_is_stored_as_it_came_and_noted(make_shore: MakeShore) -> None:
+    implicit = bytes.fromhex("0800180008000000") + b"1.2.3.4\0" + bytes.fromhex("20000e0006000000") + b"1.2.3\0"
+    landed = make_shore().bring("1.2.3.4", implicit)
+    assert landed.outcome == "stored"
+    assert "1.2.840.10008.1.2," in landed.message
 
 
 def test_a_folder_or_fifo_under_the_name_is_a_conflict(make_shore: MakeShore) -> None:

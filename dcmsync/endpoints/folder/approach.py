@@ -6,7 +6,7 @@ Owns the steps of a landing and the verdict. Refuses to know of the other jobs o
 import errno
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
 
 from dcmsync.endpoints.folder.arrivals import (
@@ -56,6 +56,7 @@ class Approach:
         self._digests = job.file_digest, job.data_set_digest
         self._values: Values = {}
         self._path = ""
+        self._note = ""
         self._landed: Landed | None = None
 
     def take(self, step: "Callable[[Approach], None]") -> None:
@@ -72,6 +73,8 @@ class Approach:
         wanted = self._settings.wanted | IDENTITY
         found = walk(self._data_set(), self._job.arrival.transfer_syntax_uid, wanted=wanted)
         self._values = found.values
+        if found.encoding:
+            self._note = f"its elements are written as in {found.encoding}, not as declared"
         expected = self._job.expected
         if not found.is_whole:
             self._end("failed", found.state, f"the data set is not whole: at octet {found.offset}: {found.reason}")
@@ -107,7 +110,7 @@ class Approach:
         """Gives the file its final name, or says what has it."""
         folder, _, name = self._path.rpartition("/")
         folder_fd = self._folders.enter(folder)
-        for candidate in (name, _other_name(name, self._job.arrival.sop_instance_uid)):
+        for candidate in _names(name, self._job.arrival.sop_instance_uid):
             self._path = f"{folder}/{candidate}" if folder else candidate
             outcome, reason, message = self._name_in(folder_fd, candidate)
             if reason != "taken":
@@ -231,7 +234,7 @@ class Approach:
             inode=status.st_ino if status else 0,
             mtime_ns=status.st_mtime_ns if status else 0,
             reason=reason,
-            message=message,
+            message=message or self._note,
         )
 
     def _fail_by(self, trouble: OSError) -> None:
@@ -263,11 +266,12 @@ def is_below(path: str) -> bool:
     return "\0" not in path and all(part not in ("", ".", "..") for part in path.split("/"))
 
 
-def _other_name(name: str, sop_instance_uid: str) -> str:
-    """The name for an instance whose own name another instance has: with a hash of its SOP Instance UID."""
+def _names(name: str, sop_instance_uid: str) -> Iterator[str]:
+    """The name, then the one for when another instance has it: with a hash of the SOP Instance UID."""
+    yield name
     digest = blake2b(sop_instance_uid.encode(), digest_size=8).hexdigest()
     stem, extension = os.path.splitext(name)
-    return f"{stem}~{digest}{extension}"
+    yield f"{stem}~{digest}{extension}"
 
 
 def _part(source: Source, offset: int, length: int) -> bytes:

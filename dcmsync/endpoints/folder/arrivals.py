@@ -72,8 +72,8 @@ class Landed(Struct, frozen=True, kw_only=True):
     """What became of an instance. "stored" and "present" are durable.
 
     `path` is relative to the destination. `reason` is a word for programs, `message` one for people, without patient
-    data. `trouble` is set when the machine is to blame, so that the run should end. `digest` is of the whole file as
-    written; of a file that was present only `data_set_digest` is known.
+    data; of a stored one it notes what is odd about it. `trouble` is set when the machine is to blame, so that the run
+    should end. `digest` is of the whole file as written; of a file that was present only `data_set_digest` is known.
     """
 
     arrival: Arrival

@@ -3,10 +3,10 @@
 An endpoint satisfies the protocols that it can. Nothing here does anything.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from enum import IntEnum
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 from msgspec import Struct
 
@@ -112,7 +112,7 @@ class Receiver(Protocol):
 class Finds(Protocol):
     """A place that can be asked what it holds."""
 
-    def find(self, ask: Ask) -> AsyncIterator[Attributes | Ending]:
+    def find(self, ask: Ask) -> AsyncGenerator[Attributes | Ending, None]:
         """Gives each answer as it arrives; exactly one Ending, last.
 
         Raises PeerError when the query could not be carried out.
@@ -150,6 +150,9 @@ class Expected(Struct, frozen=True, kw_only=True):
     series_uid: str = ""
 
 
+LandedAs = Literal["stored", "present", "conflict", "failed"]
+
+
 class Landed(Struct, frozen=True, kw_only=True):
     """What became of an instance. "stored" and "present" are durable.
 
@@ -159,7 +162,7 @@ class Landed(Struct, frozen=True, kw_only=True):
     """
 
     arrival: Arrival
-    outcome: Literal["stored", "present", "conflict", "failed"]
+    outcome: LandedAs
     path: str = ""
     size: int = 0
     digest: str = ""
@@ -185,14 +188,18 @@ class Job(Protocol):
     def arrival(self) -> Arrival: ...
 
 
-class Destination(Protocol):
+JobT = TypeVar("JobT", bound=Job)
+JobT_contra = TypeVar("JobT_contra", bound=Job, contravariant=True)
+
+
+class Destination(Protocol[JobT_contra]):
     """A place where instances land. What `receive` gives hands its job to whoever set the destination up."""
 
     def receive(self, arrival: Arrival, expected: Expected = ...) -> Sink | int:
         """A sink for an instance, or the status to refuse it with."""
 
-    def land_many(self, jobs: Sequence[Job]) -> list[Landed]:
+    def land_many(self, jobs: Sequence[JobT_contra]) -> list[Landed]:
         """Lands jobs, in a worker thread; gives the verdicts, in order, when every one of them is durable."""
 
-    def abandon(self, job: Job) -> None:
+    def abandon(self, job: JobT_contra) -> None:
         """Lets go of a job that is not to land."""

@@ -53,7 +53,8 @@ def parse(text: str, *, names: Iterable[str] = ()) -> Locator:
     scheme, separator, rest = text.partition("://")
     if separator:
         if scheme != "dicom":
-            raise UsageError(f"{text!r}: {scheme}:// is not a kind of place that this version knows", advice=f"Write {FORMS}")
+            words = f"{text!r}: {scheme}:// is not a kind of place that this version knows"
+            raise UsageError(words, advice=f"Write {FORMS}")
         match = _AT_FORM.fullmatch(rest.rstrip("/"))
         if match is None:
             raise UsageError(f"{text!r} is no DIMSE node", advice="Write dicom://[CALLING:]AET@host:port")

@@ -9,7 +9,7 @@ by one task. A session that met an error drops its association; the next call op
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
 from dcmsync.contract import Ask, Attributes, Ending, Level, Receiver, Want
@@ -65,7 +65,7 @@ class Session:
         self._association: Association | None = None
         self._pairs: frozenset[tuple[str, str]] = frozenset()
 
-    async def find(self, ask: Ask) -> AsyncIterator[Attributes | Ending]:
+    async def find(self, ask: Ask) -> AsyncGenerator[Attributes | Ending, None]:
         """One C-FIND of the Study Root model; see `contract.Finds`.
 
         An answer that came before is no progress: a peer that repeats itself for ever runs into the deadline.

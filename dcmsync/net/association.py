@@ -7,7 +7,7 @@ the guard's (`patience.py`); what counts as progress is said here: a new answer,
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import anyio
@@ -19,9 +19,10 @@ from dcmsync.net.channel import Begun, Channel, Gathered, Limits, Pieces, Releas
 from dcmsync.net.patience import Watch
 from dcmsync.net.stream import Stream, connect
 from dcmsync.wire.dimse import command as commands
-from dcmsync.wire.dimse import operations, status
+from dcmsync.wire.dimse import operations
 from dcmsync.wire.upperlayer import association as upper
-from dcmsync.wire.upperlayer import codec, contexts
+from dcmsync.wire.upperlayer import codec
+from dcmsync.wire.upperlayer import contexts as presentation
 
 
 class Peer(Struct, frozen=True, kw_only=True):
@@ -89,13 +90,13 @@ async def associate(
         stream.close()
 
 
-async def _negotiate(channel: Channel, request: codec.AssociateRequest) -> dict[int, contexts.Context]:
+async def _negotiate(channel: Channel, request: codec.AssociateRequest) -> dict[int, presentation.Context]:
     name = channel.stream.name
     channel.machine.request(request)
     channel.machine.transport_opened()
     for event in await channel.wire_events():
         if isinstance(event, upper.Accepted):
-            return contexts.accepted(request, event.accept)
+            return presentation.accepted(request, event.accept)
         if isinstance(event, upper.Rejected):
             reject = event.reject
             raise Rejected(
@@ -119,11 +120,11 @@ class Association:
         self._last_id = 0
 
     @property
-    def contexts(self) -> tuple[contexts.Context, ...]:
+    def contexts(self) -> tuple[presentation.Context, ...]:
         """What was accepted."""
         return tuple(self._channel.contexts.values())
 
-    def context_for(self, abstract_syntax: str, transfer_syntax: str | None = None) -> contexts.Context:
+    def context_for(self, abstract_syntax: str, transfer_syntax: str | None = None) -> presentation.Context:
         """An accepted context for the abstract syntax (and transfer syntax). Raises Rejected when there is none."""
         for context in self._channel.contexts.values():
             if context.abstract_syntax == abstract_syntax and transfer_syntax in (None, context.transfer_syntax):
@@ -147,7 +148,7 @@ class Association:
         """An answer moved the work on: the deadline begins anew."""
         self._guard.progress()
 
-    async def find(self, sop_class_uid: str, encode: Callable[[str], bytes]) -> AsyncIterator[Answer]:
+    async def find(self, sop_class_uid: str, encode: Callable[[str], bytes]) -> AsyncGenerator[Answer, None]:
         """C-FIND: every answer, the final one last. `encode` gives the identifier in a transfer syntax.
 
         Answers alone are no progress: call `progress` for those that are. Closing the iterator early sends C-CANCEL.
@@ -208,11 +209,11 @@ class Association:
 
     async def _ask(
         self,
-        context: contexts.Context,
+        context: presentation.Context,
         conversation: operations.Conversation,
         data: Sequence[bytes],
         arrivals: _Arrivals | None = None,
-    ) -> AsyncIterator[Answer]:
+    ) -> AsyncGenerator[Answer, None]:
         self._guard.arm()
         try:
             await self._channel.say(context.context_id, conversation.request, data)
@@ -222,8 +223,8 @@ class Association:
             self._guard.disarm()
 
     async def _answers(
-        self, context: contexts.Context, conversation: operations.Conversation, arrivals: _Arrivals | None
-    ) -> AsyncIterator[Answer]:
+        self, context: presentation.Context, conversation: operations.Conversation, arrivals: _Arrivals | None
+    ) -> AsyncGenerator[Answer, None]:
         """Answers until the final one; C-STORE sub-operations go to `arrivals` on the way."""
         name = self._channel.stream.name
         gathered = Gathered(self._channel.limits.max_identifier_octets)
@@ -259,11 +260,11 @@ class Association:
             await self._channel.abort()
             raise RemoteProtocolError(f"{name}: {error.message.removeprefix(name + ': ')}") from error
 
-    def _answer(self, command: commands.Command, identifier: bytes | None, context: contexts.Context) -> Answer:
+    def _answer(self, command: commands.Command, identifier: bytes | None, context: presentation.Context) -> Answer:
         assert command.status is not None
         return Answer(command.status, identifier, command, context.transfer_syntax)
 
-    async def _cancel(self, context: contexts.Context, conversation: operations.Conversation) -> None:
+    async def _cancel(self, context: presentation.Context, conversation: operations.Conversation) -> None:
         """Says C-CANCEL and gives up on the association: many peers go on sending, or abort themselves."""
         try:
             pieces = self._channel.pieces(context.context_id, conversation.cancel())
@@ -309,7 +310,8 @@ class _Arrivals:
         assert self._event is not None
         self._octets += event.octets
         if self._octets > self._channel.limits.max_instance_octets:
-            raise RemoteProtocolError(f"sent an instance of more than {self._channel.limits.max_instance_octets:,} octets")
+            limit = self._channel.limits.max_instance_octets
+            raise RemoteProtocolError(f"sent an instance of more than {limit:,} octets")
         if self._sink is not None:
             self._channel.stream.guard.octets += event.octets
             self._sink.write(event.pieces)

@@ -21,6 +21,8 @@ from dcmsync.wire.upperlayer.state import State
 
 _FAREWELL_S = 2.0
 
+Octets = bytes | memoryview
+
 
 class Limits(Struct, frozen=True, kw_only=True):
     """What we let a peer do to us. Seconds and octets.
@@ -95,13 +97,13 @@ class Channel:
         return found
 
     async def say(
-        self, context_id: int, command: commands.Command, data: Sequence[bytes | memoryview] = (), *, is_last: bool = True
+        self, context_id: int, command: commands.Command, data: Sequence[Octets] = (), *, is_last: bool = True
     ) -> None:
         """Sends a command, with its data set (or the front of it) in the same write."""
         await self.stream.send(self.pieces(context_id, command, data, is_last=is_last), is_payload=bool(data))
 
     def pieces(
-        self, context_id: int, command: commands.Command, data: Sequence[bytes | memoryview] = (), *, is_last: bool = True
+        self, context_id: int, command: commands.Command, data: Sequence[Octets] = (), *, is_last: bool = True
     ) -> list[bytes | memoryview]:
         """The buffers that `say` writes, for callers that gather several messages in one write."""
         self.machine.may_send_data()

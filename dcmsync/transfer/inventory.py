@@ -5,7 +5,7 @@ merges what came twice, drops what does not match, and knows afterwards whether 
 how a place is asked (a session does) and what becomes of the answers.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 
 from dcmsync.contract import Ask, Attributes, Ending, Finds, Level
@@ -19,12 +19,13 @@ _MAX_SPLITS = 100_000
 
 
 class Inventory:
-    """Queries of one session. `warn` hears, in words without patient data, of what a peer did wrong; once a kind."""
+    """Queries of one session with the place called `name`. `warn` hears, in words without patient data, of what a peer did wrong; once a kind."""
 
-    def __init__(self, session: Finds, *, warn: Callable[[str], None]) -> None:
+    def __init__(self, session: Finds, *, name: str, warn: Callable[[str], None]) -> None:
         self.splits = 0
         self.trouble = ""  # why some list may be incomplete
         self._session = session
+        self._name = name
         self._warn = warn
         self._warned: set[str] = set()
 
@@ -33,7 +34,7 @@ class Inventory:
         """Whether nothing says that a list was cut short."""
         return not self.trouble
 
-    async def walk(self, query: Query, known: Attributes | None = None) -> AsyncIterator[dict[str, object]]:
+    async def walk(self, query: Query, known: Attributes | None = None) -> AsyncGenerator[dict[str, object], None]:
         """Every thing of `query.level` that matches, with what is known of the levels above it, as it is found.
 
         `known` are attributes that hold for all of it, such as those of the record that is being expanded: its unique
@@ -49,7 +50,7 @@ class Inventory:
 
     async def _descend(
         self, query: Query, level: Level, known: Mapping[str, object]
-    ) -> AsyncIterator[dict[str, object]]:
+    ) -> AsyncGenerator[dict[str, object], None]:
         above = {key: str(known[key]) for key in (Level(n).unique_key for n in range(1, level)) if key in known}
         for pinned in self._pins(query, level, known):
             keys = {**levels.keys_at(query, level), **pinned, **above}
@@ -72,7 +73,7 @@ class Inventory:
 
     async def _list(
         self, level: Level, keys: Mapping[str, str], wanted: tuple[str, ...], known: Mapping[str, object]
-    ) -> AsyncIterator[dict[str, object]]:
+    ) -> AsyncGenerator[dict[str, object], None]:
         """The things of one level below one parent, each once; asks again in parts where the list may be cut."""
         seen: set[int] = set()
         claimed = known.get(_COUNTS.get(level, ""))
@@ -109,11 +110,11 @@ class Inventory:
 
     async def _checked(
         self, level: Level, keys: Mapping[str, str], wanted: tuple[str, ...]
-    ) -> AsyncIterator[dict[str, object] | Ending]:
+    ) -> AsyncGenerator[dict[str, object] | Ending, None]:
         """The answers to one ask that are what was asked for, with only what was asked for in them."""
         ask = Ask(level=level, keys=keys, wanted=wanted)
         order = list(dict.fromkeys((*wanted, *keys)))
-        async with aclosing(self._session.find(ask)) as answers:  # type: ignore[type-var]  # an async generator
+        async with aclosing(self._session.find(ask)) as answers:
             async for answer in answers:
                 if isinstance(answer, Ending):
                     yield answer
@@ -135,7 +136,7 @@ class Inventory:
     def _once(self, words: str) -> None:
         if words not in self._warned:
             self._warned.add(words)
-            self._warn(words)
+            self._warn(f"{self._name}: {words}")
 
 
 def _mismatch(keys: Mapping[str, str], answer: Attributes) -> str:

@@ -7,12 +7,13 @@ it in a worker thread in one batch (so that folder fsyncs are shared), and hand 
 
 from collections import deque
 from collections.abc import Callable
+from typing import Generic
 
 import anyio
 import anyio.abc
 import anyio.to_thread
 
-from dcmsync.contract import Destination, Job, Landed
+from dcmsync.contract import Destination, JobT, Landed
 
 BATCH = 32
 IN_FLIGHT_OCTETS = 64 << 20
@@ -20,20 +21,20 @@ IN_FLIGHT_JOBS = 512
 TASKS = 2
 
 
-class Lander:
+class Lander(Generic[JobT]):
     """Lands jobs on a destination. `landed` hears each verdict, in the event loop."""
 
-    def __init__(self, destination: Destination, landed: Callable[[Landed], None]) -> None:
+    def __init__(self, destination: Destination[JobT], landed: Callable[[Landed], None]) -> None:
         self._destination = destination
         self._landed = landed
-        self._waiting: deque[Job] = deque()
+        self._waiting: deque[JobT] = deque()
         self._in_flight_octets = 0
         self._in_flight_jobs = 0
         self._come = anyio.Event()
         self._gone = anyio.Event()
         self._over = False
 
-    def take(self, job: Job) -> None:
+    def take(self, job: JobT) -> None:
         """A job has arrived whole."""
         self._waiting.append(job)
         self._in_flight_octets += job.size

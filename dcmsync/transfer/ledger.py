@@ -25,6 +25,7 @@ class Ledger:
         self.attributes = attributes
         self.wanted: dict[str, str] = {}
         self.status = ExitStatus.DONE
+        self.finished = False
         self._destination = destination
         self._dry_run = dry_run
         self._outcomes: dict[str, Outcome] = {}

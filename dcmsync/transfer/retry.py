@@ -10,7 +10,7 @@ def delay_s(attempt: int, dice: float) -> float:
 
     `dice` is a random number from 0 to 1.
     """
-    longest = min(0.2 * 2 ** (attempt - 1), 10.0)
+    longest: float = min(0.2 * 2 ** (attempt - 1), 10.0)
     return longest * (0.5 + dice / 2)
 
 

@@ -270,7 +270,7 @@ def _text(vr: str, raw: bytes, encodings: tuple[str, ...]) -> str:
             if vr == "PN":
                 parts = raw.split(b"=")
                 return "=".join(decode_bytes(part, encodings, PN_DELIMS) for part in parts).rstrip("= \0")
-            return decode_bytes(raw, encodings, TEXT_VR_DELIMS)
+            return str(decode_bytes(raw, encodings, TEXT_VR_DELIMS))
     try:
         # No character set was named, though there should be one: UTF-8 proves itself, Latin-1 is the usual culprit.
         return raw.decode("utf-8")

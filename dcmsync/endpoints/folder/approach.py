@@ -9,10 +9,9 @@ import stat
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
 
+from dcmsync.contract import Landed, LandedAs
 from dcmsync.endpoints.folder.arrivals import (
     Job,
-    Landed,
-    Result,
     Settings,
     is_of_the_machine,
     local_trouble,
@@ -138,7 +137,7 @@ class Approach:
                     self._fail_by(trouble)
         return self._landed
 
-    def _name_in(self, folder_fd: int, name: str) -> tuple[Result, str, str]:
+    def _name_in(self, folder_fd: int, name: str) -> tuple[LandedAs, str, str]:
         """Tries one name: an outcome, a reason for programs, and words for people."""
         try:
             self._publish(folder_fd, name)
@@ -167,7 +166,7 @@ class Approach:
         else:
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
 
-    def _judge(self, folder_fd: int, name: str) -> tuple[Result, str, str]:
+    def _judge(self, folder_fd: int, name: str) -> tuple[LandedAs, str, str]:
         """What the thing is that has the name already."""
         try:
             descriptor = os.open(name, _READ, dir_fd=folder_fd)
@@ -218,7 +217,7 @@ class Approach:
     def _uid(self, tag: int) -> str:
         return text(self._values[tag][1]) if tag in self._values else ""
 
-    def _end(self, outcome: Result, reason: str, message: str) -> None:
+    def _end(self, outcome: LandedAs, reason: str, message: str) -> None:
         status = os.fstat(self._descriptor) if outcome == "stored" else None
         self._landed = Landed(
             arrival=self._job.arrival,

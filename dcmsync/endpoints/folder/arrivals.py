@@ -7,11 +7,11 @@ and hashed where they lie, without a copy. Refuses to look at them, and to choos
 import errno
 import os
 from collections.abc import Callable, Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 from msgspec import Struct
 
-from dcmsync.contract import Arrival
+from dcmsync.contract import Arrival, Expected
 from dcmsync.endpoints.folder.staging import Staging
 from dcmsync.errors import LocalTrouble
 from dcmsync.wire.part10 import file_meta
@@ -34,7 +34,6 @@ _TROUBLE = {
     errno.ESTALE: "the network file system of the destination went away",
 }
 
-Result = Literal["stored", "present", "conflict", "failed"]
 
 
 class Hasher(Protocol):
@@ -45,13 +44,6 @@ class Hasher(Protocol):
 
     def hexdigest(self) -> str:
         """The digest of all octets so far."""
-
-
-class Expected(Struct, frozen=True, kw_only=True):
-    """What an instance must turn out to be; "" where that is not known."""
-
-    study_uid: str = ""
-    series_uid: str = ""
 
 
 class Job(Struct, frozen=True, kw_only=True):
@@ -66,31 +58,6 @@ class Job(Struct, frozen=True, kw_only=True):
     descriptor: int = -1
     file_digest: str = ""
     data_set_digest: str = ""
-
-
-class Landed(Struct, frozen=True, kw_only=True):
-    """What became of an instance. "stored" and "present" are durable.
-
-    `path` is relative to the destination. `reason` is a word for programs, `message` one for people, without patient
-    data; of a stored one it notes what is odd about it. `trouble` is set when the machine is to blame, so that the run
-    should end. `digest` is of the whole file as written; of a file that was present only `data_set_digest` is known.
-    """
-
-    arrival: Arrival
-    outcome: Result
-    path: str = ""
-    size: int = 0
-    digest: str = ""
-    data_set_digest: str = ""
-    study_uid: str = ""
-    series_uid: str = ""
-    values: Values = {}
-    device: int = 0
-    inode: int = 0
-    mtime_ns: int = 0
-    reason: str = ""
-    message: str = ""
-    trouble: LocalTrouble | None = None
 
 
 class Settings(Struct, frozen=True, kw_only=True):

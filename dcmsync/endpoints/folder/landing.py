@@ -21,9 +21,9 @@ import os
 from collections.abc import Sequence
 from typing import Self
 
-from dcmsync.contract import Arrival
+from dcmsync.contract import Arrival, Expected, Landed
 from dcmsync.endpoints.folder.approach import STEPS, Approach
-from dcmsync.endpoints.folder.arrivals import Expected, Job, Landed, Settings, Sink, local_trouble
+from dcmsync.endpoints.folder.arrivals import Job, Settings, Sink, local_trouble
 from dcmsync.endpoints.folder.below import Durable, Folders
 from dcmsync.endpoints.folder.staging import Staging
 

@@ -24,13 +24,13 @@ _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 class Stream:
     """A connected socket. One reader, one writer. `name` is how messages call the peer."""
 
-    def __init__(self, connected: socket.socket, guard: Guard, name: str, *, buffer_octets: int = BUFFER_OCTETS) -> None:
+    def __init__(self, connected: socket.socket, guard: Guard, name: str) -> None:
         connected.setblocking(False)
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.guard = guard
         self.name = name
         self._socket = connected
-        self._buffer = memoryview(bytearray(buffer_octets))
+        self._buffer = memoryview(bytearray(BUFFER_OCTETS))
         self._start = 0
         self._end = 0
 

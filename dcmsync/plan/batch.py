@@ -10,7 +10,9 @@ CLASSES_PER_ASSOCIATION = 4  # 126 contexts for storage, 30 transfer syntaxes ea
 UIDS_PER_RETRIEVAL = 100
 
 
-def batches(lacking: Mapping[str, str], *, whole: bool, one_by_one: bool = False) -> Iterator[tuple[dict[str, str], bool]]:
+def batches(
+    lacking: Mapping[str, str], *, whole: bool, one_by_one: bool = False
+) -> Iterator[tuple[dict[str, str], bool]]:
     """(instances, whether to ask for the series as a whole) for each retrieval that brings what lacks.
 
     `lacking`: SOP Instance UID -> SOP Class UID. `whole`: nothing of the series is there, so that its own UID may be

@@ -65,9 +65,10 @@ def read_words(words: Iterable[str]) -> tuple[dict[str, str], list[str]]:
     for word in words:
         keyword, separator, value = word.partition("=")
         if not keyword.isidentifier() and not (len(keyword) == 8 and keyword.isalnum()):
-            raise UsageError(f"{word!r} is no key", advice="Write KEY=VALUE or KEY, with a DICOM keyword such as StudyDate")
+            advice = "Write KEY=VALUE or KEY, with a DICOM keyword such as StudyDate"
+            raise UsageError(f"{word!r} is no key", advice=advice)
         if keyword in keys:
-            raise UsageError(f"{keyword} is asked for twice", advice="For more than one value write KEY=A\\B or ask twice")
+            raise UsageError(f"{keyword} is asked for twice", advice="Run two queries, or give UIDs as KEY=A,B")
         if separator and value:
             keys[keyword] = value
         else:

@@ -327,7 +327,12 @@ class Receiving(Generic[JobT]):
     """The receiver of one retrieval: takes what was asked for, once, and nothing else (contract.Receiver)."""
 
     def __init__(
-        self, pull: Pull[JobT], ledger: Ledger, destination: Destination[JobT], lander: Lander[JobT], awaited: dict[str, Receiving[JobT]]
+        self,
+        pull: Pull[JobT],
+        ledger: Ledger,
+        destination: Destination[JobT],
+        lander: Lander[JobT],
+        awaited: dict[str, Receiving[JobT]],
     ) -> None:
         self._pull = pull
         self._ledger = ledger

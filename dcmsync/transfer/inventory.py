@@ -19,7 +19,10 @@ _MAX_SPLITS = 100_000
 
 
 class Inventory:
-    """Queries of one session with the place called `name`. `warn` hears, in words without patient data, of what a peer did wrong; once a kind."""
+    """Queries of one session with the place called `name`.
+
+    `warn` hears, in words without patient data, of what a peer did wrong; once a kind.
+    """
 
     def __init__(self, session: Finds, *, name: str, warn: Callable[[str], None]) -> None:
         self.splits = 0

@@ -100,7 +100,7 @@ def test_normal_forms_stay_apart_where_they_do_not_count() -> None:
 
 @pytest.mark.parametrize("value", HOSTILE)
 def test_hostile_values_stay_below(value: str) -> None:
-    attributes = {keyword: value for keyword in layout.compile(DEFAULT).keywords}
+    attributes = dict.fromkeys(layout.compile(DEFAULT).keywords, value)
     assert is_safe(name(DEFAULT, **attributes))
 
 

@@ -21,6 +21,7 @@ from threading import Event, Thread
 import pytest
 from xxhash import xxh3_128
 
+from dcmsync.contract import Expected, Landed
 from dcmsync.endpoints.folder.arrivals import Job, Settings, Sink
 from dcmsync.endpoints.folder.landing import CANNOT_UNDERSTAND, Landing
 from dcmsync.endpoints.folder.scan import examine, present, scan

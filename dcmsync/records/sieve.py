@@ -35,7 +35,7 @@ class _Typed(Struct):
     type: str
 
 
-_FAILURES = (msgspec.MsgspecError, UnicodeError, RecursionError)
+_FAILURES = (msgspec.MsgspecError, RecursionError)
 _TYPED = msgspec.json.Decoder(_Typed)
 _OBJECT = msgspec.json.Decoder(dict[str, object])
 
@@ -153,7 +153,7 @@ class Sieve:
         """The keys of some of the first records, to tell which there are."""
         keys: set[str] = set()
         for line in self._early_lines:
-            with suppress(*_FAILURES):
+            with suppress(*_FAILURES, UnicodeError):
                 keys |= _OBJECT.decode(line).keys()
         return keys
 

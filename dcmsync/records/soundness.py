@@ -60,8 +60,6 @@ def _may_repeat_a_key(line: bytes, values: dict[str, object]) -> bool:
         colons += key.count(":")
         if isinstance(value, str):
             colons += value.count(":")
-        elif isinstance(value, dict | list):
-            return True
     return line.count(b":") != colons
 
 

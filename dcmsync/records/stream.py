@@ -201,8 +201,6 @@ def decode_failure(error: Exception, number: int) -> InputError:
     """The InputError for what the JSON decoder raised at line `number`."""
     if isinstance(error, RecursionError):
         return InputError("nested too deeply", line=number)
-    if isinstance(error, UnicodeError):
-        return InputError("not UTF-8", line=number)
     words = str(error).replace(" - at `$.", ": key `").replace(" - at `$`", "")
     return InputError(f"not a record: {words}", line=number)
 
@@ -210,7 +208,7 @@ def decode_failure(error: Exception, number: int) -> InputError:
 def _decode(decoder: msgspec.json.Decoder[Decoded], line: bytes, number: int) -> Decoded:
     try:
         return decoder.decode(line)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+    except (msgspec.MsgspecError, RecursionError) as error:
         raise decode_failure(error, number) from None
 
 

@@ -126,6 +126,8 @@ def ask(expression: str, *values: object) -> list[bool]:
 def test_one_and_true_are_told_apart() -> None:
     assert ask("retry=true", 1, True, "true", True, 1) == [False, True, True, True, False]
     assert ask("retry=1", True, 1, "1", 1, True) == [False, True, True, True, False]
+    [question] = questions(parse("retry=1"))
+    assert list(question.bind_all(lambda record: record)([True, 1, True, 1.0])) == [False, True, False, True]
 
 
 def test_verdicts_do_not_pile_up() -> None:

@@ -110,6 +110,24 @@ def test_a_producer_that_breaks_off_is_told_to_the_next() -> None:
     assert trouble == "it breaks off within a line"
 
 
+def test_a_producer_that_breaks_off_behind_an_end_is_told_to_the_next() -> None:
+    assert sieve([study(1) + end(1) + b"{"])[0] == study(1) + end(1) + end(0, complete=False, reason="input")
+
+
+@pytest.mark.parametrize("company", [b"", b'{"type":"volume"}\n'], ids=["fast way", "line by line"])
+@pytest.mark.parametrize("bad, words", [
+    (b'{"type":"study","x":' + b"[" * 600 + b"]" * 600 + b"}", "nested deeper than 512 levels"),
+    (b'{"type":"study","x":"' + b" " * 2000 + b'\xff"}', "not UTF-8"),
+    (b'{"type":"study","Modality":1e400}', "Number out of range"),
+    (b'{"type":"study","x":\x01}', "malformed"),
+])  # fmt: skip
+def test_a_line_that_is_not_sound_is_refused_in_any_company(bad: bytes, words: str, company: bytes) -> None:
+    out, trouble, number = sieve([company + study(1) + bad + b"\n" + study(2)])
+    assert out == company + study(1) + end(1 + bool(company), complete=False, reason="input")
+    assert words in trouble
+    assert number == 2 + bool(company)
+
+
 def test_a_bad_line_is_told_to_the_next_when_what_came_before_has_left() -> None:
     out, trouble, number = sieve([study(1) + b"\n" + study(2) + b"{\n" + study(3)])
     assert out == study(1) + study(2) + end(2, complete=False, reason="input")

@@ -43,6 +43,7 @@ def test_an_unknown_type_is_handed_on() -> None:
     (b"[1]", "Expected `object`, got `array`"),
     (b"{}", "a record needs a `type`"),
     (b'{"type":null}', "a record needs a `type`"),
+    (b'{"type":5}', "a record needs a `type`"),
     (SERIES + SERIES, "trailing characters"),
     (b'{"type":"series","StudyInstanceUID":"1"}', "missing required field `SeriesInstanceUID`"),
     (SERIES[:-1] + b',"SeriesNumber":"5"}', "Expected `int`, got `str`: key `SeriesNumber`"),

@@ -228,7 +228,7 @@ def uid_hash(uid: object) -> int | None:
 
 def warnings(choices: Iterable[Condition | Ranking[Any]]) -> list[str]:
     """What to tell people of records that were left out because something is not known of them."""
-    return [f"{each.unknown} records without {each.lacking} were left out by {each.words}"
+    return [f"left out by {each.words} for want of {each.lacking}: {each.unknown}"
             for each in choices if each.unknown]
 
 
@@ -239,9 +239,15 @@ def _is_count(text: str) -> bool:
 def _group(values: Sequence[object]) -> object:
     """The first value that is known: where a patient has no ID, the study stands for the patient."""
     for depth, value in enumerate(values):
-        if isinstance(value, str) and value.strip():
-            return depth, value.strip()
+        if text := _text(value).strip():
+            return depth, text
     return None
+
+
+def _text(value: object) -> str:
+    """The text of a value, or the first one of several; empty where there is none."""
+    first = value[0] if isinstance(value, list) and value else value
+    return first if isinstance(first, str) else ""
 
 
 def _count(kind: object, of_series: object, of_study: object, level: object, of_outcome: object) -> int | float | None:
@@ -258,10 +264,10 @@ def _fewest(*values: object) -> int | float | None:
 
 def _moment_of(date: object, time: object) -> str | None:
     """The digits of a date and, where it is known, a time; None without a date."""
-    day = re.sub(r"\D", "", date) if isinstance(date, str) else ""
+    day = re.sub(r"\D", "", _text(date))
     if len(day) < 4:
         return None
-    clock = re.sub(r"\D", "", time.partition(".")[0]) if isinstance(time, str) else ""
+    clock = re.sub(r"\D", "", _text(time).partition(".")[0])
     return day[:8] + clock[:6] if len(day) >= 8 else day
 
 

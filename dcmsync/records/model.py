@@ -2,6 +2,9 @@
 
 Keys in CamelCase are DICOM keywords (PS3.6); keys in lower case are ours. A record may carry more DICOM keywords
 than are named here; readers keep the line, so nothing is lost. Unknown counts are absent, never zero.
+
+An attribute that has one value by PS3.6 is a string, unless its source gave several: then it is an array, as any
+attribute of several values. UIDs are always one.
 """
 
 from typing import Literal
@@ -24,15 +27,15 @@ class _Thing(Struct, frozen=True, kw_only=True, omit_defaults=True):
     StudyInstanceUID: str
     source: Text = UNSET
     change: Change | UnsetType = UNSET
-    PatientID: Text = UNSET
-    PatientName: Text = UNSET
-    PatientBirthDate: Text = UNSET
-    PatientSex: Text = UNSET
-    StudyDate: Text = UNSET
-    StudyTime: Text = UNSET
-    StudyDescription: Text = UNSET
-    StudyID: Text = UNSET
-    AccessionNumber: Text = UNSET
+    PatientID: Texts = UNSET
+    PatientName: Texts = UNSET
+    PatientBirthDate: Texts = UNSET
+    PatientSex: Texts = UNSET
+    StudyDate: Texts = UNSET
+    StudyTime: Texts = UNSET
+    StudyDescription: Texts = UNSET
+    StudyID: Texts = UNSET
+    AccessionNumber: Texts = UNSET
 
 
 class Study(_Thing, frozen=True, kw_only=True, omit_defaults=True, tag="study"):
@@ -47,11 +50,11 @@ class Series(_Thing, frozen=True, kw_only=True, omit_defaults=True, tag="series"
     """One series, with what is known of its study and patient."""
 
     SeriesInstanceUID: str
-    Modality: Text = UNSET
+    Modality: Texts = UNSET
     SeriesNumber: Number = UNSET
-    SeriesDescription: Text = UNSET
-    SeriesDate: Text = UNSET
-    SeriesTime: Text = UNSET
+    SeriesDescription: Texts = UNSET
+    SeriesDate: Texts = UNSET
+    SeriesTime: Texts = UNSET
     NumberOfSeriesRelatedInstances: Number = UNSET
 
 
@@ -60,7 +63,7 @@ class Instance(_Thing, frozen=True, kw_only=True, omit_defaults=True, tag="insta
 
     SeriesInstanceUID: str
     SOPInstanceUID: str
-    Modality: Text = UNSET
+    Modality: Texts = UNSET
     SeriesNumber: Number = UNSET
     InstanceNumber: Number = UNSET
     SOPClassUID: Text = UNSET
@@ -84,7 +87,7 @@ class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="outcom
     SOPInstanceUID: Text = UNSET
     SOPClassUID: Text = UNSET
     TransferSyntaxUID: Text = UNSET
-    PatientID: Text = UNSET
+    PatientID: Texts = UNSET
     source: Text = UNSET
     destination: Text = UNSET
     path: Text = UNSET

@@ -105,8 +105,8 @@ def test_unknown_counts_and_dates_are_left_out_with_a_word() -> None:
     lines = [series(1, NumberOfSeriesRelatedInstances=None), series(2), series(3, StudyDate=None)]
     out, said, status = run("--smallest", "1", "--until", "20240131", stdin=b"".join(lines))
     assert out == lines[1]
-    assert said == ["1 records without a StudyDate were left out by --until 20240131",
-                    "1 records without a known number of instances were left out by --smallest 1"]
+    assert said == ["left out by --until 20240131 for want of a StudyDate: 1",
+                    "left out by --smallest 1 for want of a known number of instances: 1"]
     assert status is ExitStatus.DONE
 
 
@@ -139,7 +139,7 @@ def test_explain_tells_of_rankings_and_of_joined_expressions() -> None:
 
 def test_explain_counts_what_is_unknown_once() -> None:
     _, said, _ = run("--explain", "--max-images", "5", stdin=series(1, NumberOfSeriesRelatedInstances=None))
-    assert said[-1].startswith("1 records without")
+    assert said[-1] == "left out by --max-images 5 for want of a known number of instances: 1"
 
 
 def test_explain_keeps_the_same_lines() -> None:

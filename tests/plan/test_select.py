@@ -50,7 +50,7 @@ def test_what_was_left_out_for_lack_of_knowledge_is_said() -> None:
     condition = select.at_most_images(10)
     meets(condition, series(None))
     assert select.warnings([condition, select.at_most_images(5)]) == [
-        "1 records without a known number of instances were left out by --max-images 10"]
+        "left out by --max-images 10 for want of a known number of instances: 1"]
 
 
 @pytest.mark.parametrize("text, digits", [
@@ -77,10 +77,11 @@ def test_what_is_no_moment_is_refused(text: str) -> None:
     ("20240131", "120000.999", True, True),
     ("20240130", "235959", False, True),
     ("20240201", None, True, False),
+    (["20240131", "20240201"], ["13"], True, False),
     (None, "120000", False, False),
     ("", None, False, False),
 ])  # fmt: skip
-def test_since_and_until_meet_at_the_moment(date: str | None, time: str | None, since: bool, until: bool) -> None:
+def test_since_and_until_meet_at_the_moment(date: object, time: object, since: bool, until: bool) -> None:
     record: Record = {"StudyDate": date, "StudyTime": time}
     assert meets(select.since("2024-01-31T12:00:00", NOW), record) is since
     assert meets(select.until("20240131120000", NOW), record) is until
@@ -172,6 +173,11 @@ def test_ranking_is_per_patient_or_study() -> None:
 def test_patients_without_an_id_are_not_one_patient() -> None:
     records = [series(5, patient=None), series(3, study="2", patient=" "), series(1, study="2", patient=None)]
     assert rank(Ranking("smallest", 1, "patient"), records) == [0, 2]
+
+
+def test_a_patient_with_two_ids_goes_by_the_first() -> None:
+    records = [series(5, patient="P"), series(3, study="2", PatientID=["P", "Q"]), series(4, study="3", PatientID=[])]
+    assert rank(Ranking("smallest", 1, "patient"), records) == [1, 2]
 
 
 def test_newest_goes_by_date_then_time_and_by_the_series_where_it_tells() -> None:

@@ -38,6 +38,13 @@ def test_an_unknown_type_is_handed_on() -> None:
     assert [line.record for line in lines] == [Unknown("volume")]
 
 
+def test_a_source_that_gives_several_values_where_one_is_allowed_ends_nothing() -> None:
+    lines, _ = read(STUDY[:-1] + b',"PatientID":["A","B"],"StudyDescription":["","C"]}\n')
+    record = lines[0].record
+    assert isinstance(record, Study)
+    assert (record.PatientID, record.StudyDescription) == (["A", "B"], ["", "C"])
+
+
 @pytest.mark.parametrize("line, words", [
     (b"{", "Input data was truncated"),
     (b"[1]", "Expected `object`, got `array`"),

@@ -85,7 +85,7 @@ def run(arguments: Namespace, streams: Streams) -> ExitStatus:
 def _choices(arguments: Namespace) -> "tuple[list[Condition], Ranking[tuple[int, bytes]] | None]":
     """What is asked beyond expressions. Raises UsageError."""
     options = ("max_images", "since", "until", "shard", "sample", "smallest", "largest", "newest", "per")
-    if not any(getattr(arguments, option) for option in options):
+    if all(getattr(arguments, option) is None for option in options):
         return [], None
     from dcmsync.plan import select
 

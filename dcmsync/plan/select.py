@@ -120,21 +120,22 @@ def choices(asked: Mapping[str, Any], now: "Callable[[], datetime]") -> "tuple[l
     `asked`: the values of max_images, since, until, shard, sample, smallest, largest, newest, per; None if not given.
     Raises UsageError.
     """
-    moment_now = now() if asked["since"] or asked["until"] else None
+    given = {option: value for option, value in asked.items() if value is not None}  # "" is given, and wrong
+    moment_now = now() if {"since", "until"} & given.keys() else None
     conditions: list[Condition] = []
-    if asked["max_images"]:
-        conditions.append(at_most_images(asked["max_images"]))
-    if moment_now and asked["since"]:
-        conditions.append(since(asked["since"], moment_now))
-    if moment_now and asked["until"]:
-        conditions.append(until(asked["until"], moment_now))
-    if asked["shard"]:
-        conditions.append(shard(asked["shard"]))
-    rankings = [Ranking[Any](how, asked[how], asked["per"]) for how in _BY_SIZE_OR_DATE if asked[how]]
-    if asked["per"] and not rankings:
+    if "max_images" in given:
+        conditions.append(at_most_images(given["max_images"]))
+    if moment_now and "since" in given:
+        conditions.append(since(given["since"], moment_now))
+    if moment_now and "until" in given:
+        conditions.append(until(given["until"], moment_now))
+    if "shard" in given:
+        conditions.append(shard(given["shard"]))
+    rankings = [Ranking[Any](how, given[how], given.get("per")) for how in _BY_SIZE_OR_DATE if how in given]
+    if "per" in given and not rankings:
         raise UsageError("--per goes with --smallest, --largest or --newest")
-    if asked["sample"]:
-        sampled = sample(asked["sample"])
+    if "sample" in given:
+        sampled = sample(given["sample"])
         if isinstance(sampled, Condition):
             conditions.append(sampled)
         else:

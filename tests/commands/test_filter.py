@@ -168,6 +168,12 @@ def test_a_bad_line_is_an_input_error() -> None:
         run("Modality=CT", stdin=series(1) + b"{}\n")
 
 
+@pytest.mark.parametrize("option", ["--since", "--until", "--shard", "--sample"])
+def test_an_empty_value_is_no_missing_option(option: str) -> None:
+    with pytest.raises(UsageError):
+        run(option, "")
+
+
 def test_nothing_is_read_from_a_terminal() -> None:
     with pytest.raises(UsageError, match="standard input"):
         run("Modality=CT", stdin_is_pipe=False)

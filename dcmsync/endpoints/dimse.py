@@ -12,8 +12,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
+import anyio
+
 from dcmsync.contract import Ask, Attributes, Ending, Level, Receiver, Want
 from dcmsync.errors import PeerError, Refused
+from dcmsync.locator import Node
 from dcmsync.net.association import Answer, Association, Peer, associate
 from dcmsync.net.channel import Limits
 from dcmsync.net.patience import Watch
@@ -44,14 +47,13 @@ class DimseNode:
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
-        """A session, whose association is released at the end, or aborted when the body raises."""
+        """A session, whose association ends with it: by A-RELEASE where that is still possible."""
         session = Session(self.peer, self._limits, self._watch)
         try:
             yield session
-        except BaseException:
-            await session.drop(failed=True)
-            raise
-        await session.drop()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await session.drop()
 
 
 class Session:
@@ -137,6 +139,12 @@ class Session:
         )
         self._pairs = frozenset(pairs)
         return self._association
+
+
+def open_node(node: Node, *, calling_ae: str, timeout_s: float, watch: Watch) -> DimseNode:
+    """The node that a locator names; its own word on who we are there goes first."""
+    peer = Peer(host=node.host, port=node.port, called_ae=node.ae, calling_ae=node.calling_ae or calling_ae)
+    return DimseNode(peer, limits=Limits(timeout_s=timeout_s), watch=watch)
 
 
 def _pairs(want: Want) -> list[tuple[str, str]]:

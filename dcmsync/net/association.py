@@ -6,6 +6,7 @@ the guard's (`patience.py`); what counts as progress is said here: a new answer,
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -14,7 +15,7 @@ import anyio
 from msgspec import Struct
 
 from dcmsync.contract import Arrival, Receiver, Sink
-from dcmsync.errors import DcmsyncError, Disconnected, LocalTrouble, Rejected, RemoteProtocolError
+from dcmsync.errors import DcmsyncError, Disconnected, LocalTrouble, PeerError, Rejected, RemoteProtocolError
 from dcmsync.net.channel import Begun, Channel, Gathered, Limits, Pieces, ReleasedByPeer
 from dcmsync.net.patience import Watch
 from dcmsync.net.stream import Stream, connect
@@ -23,6 +24,8 @@ from dcmsync.wire.dimse import operations
 from dcmsync.wire.upperlayer import association as upper
 from dcmsync.wire.upperlayer import codec
 from dcmsync.wire.upperlayer import contexts as presentation
+
+_CANCEL_GRACE_S = 2.0
 
 
 class Peer(Struct, frozen=True, kw_only=True):
@@ -160,7 +163,7 @@ class Association:
                 yield answer
         finally:
             if not conversation.finished:
-                await self._cancel(context, conversation)
+                await self._cancel(context, conversation, drain=True)
 
     async def get(
         self, sop_class_uid: str, encode: Callable[[str], bytes], receiver: Receiver
@@ -185,7 +188,7 @@ class Association:
         finally:
             arrivals.drop("the association ended before the instance did")
             if not conversation.finished:
-                await self._cancel(context, conversation)
+                await self._cancel(context, conversation, drain=False)
         assert final is not None  # `_answers` ends with the final one, or raises
         return final, operations.counts(final.command)
 
@@ -264,14 +267,24 @@ class Association:
         assert command.status is not None
         return Answer(command.status, identifier, command, context.transfer_syntax)
 
-    async def _cancel(self, context: presentation.Context, conversation: operations.Conversation) -> None:
-        """Says C-CANCEL and gives up on the association: many peers go on sending, or abort themselves."""
+    async def _cancel(
+        self, context: presentation.Context, conversation: operations.Conversation, *, drain: bool
+    ) -> None:
+        """Says C-CANCEL. With `drain` waits a while for the end of the answers, so that the association can go on.
+
+        Many peers go on sending, or abort themselves; then the association ends here.
+        """
         try:
             pieces = self._channel.pieces(context.context_id, conversation.cancel())
         except DcmsyncError:
             return  # the association is over already
         self._channel.stream.send_now([bytes(piece) for piece in pieces])
-        await self._channel.abort()
+        if drain:
+            with anyio.move_on_after(_CANCEL_GRACE_S, shield=True), contextlib.suppress(PeerError):
+                async for _ in self._answers(context, conversation, None):
+                    pass
+        if not conversation.finished:
+            await self._channel.abort()
 
     def _next_id(self) -> int:
         self._last_id = self._last_id % 0xFFFF + 1

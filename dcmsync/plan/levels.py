@@ -81,6 +81,18 @@ def deepest(keywords: Iterable[str]) -> Level:
     return max((level_of(keyword) for keyword in keywords), default=Level.STUDY)
 
 
+def check(keys: Iterable[str], level: Level) -> None:
+    """Refuses keys that belong deeper than the level that is asked for. Raises UsageError."""
+    for keyword in keys:
+        own = level_of(keyword)
+        if own > level:
+            instead = ", or for ModalitiesInStudy" if keyword == "Modality" else ""
+            raise UsageError(
+                f"{keyword} belongs to {own.word} level and cannot choose at {level.word} level",
+                advice=f"Ask with --level {own.word}{instead}",
+            )
+
+
 def keys_at(query: Query, level: Level) -> dict[str, str]:
     """The matching keys of a query that belong to one level."""
     return {keyword: value for keyword, value in query.keys.items() if level_of(keyword) == level}

@@ -13,10 +13,10 @@ inventory has a verdict, whatever statuses the peer gave. One thing failing is a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing
 from random import random
-from typing import Generic
+from typing import Generic, Protocol
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
@@ -37,7 +37,7 @@ from dcmsync.contract import (
     Source,
     Want,
 )
-from dcmsync.errors import DcmsyncError, ExitStatus, LocalTrouble, PeerError, Refused
+from dcmsync.errors import DcmsyncError, ExitStatus, InputError, LocalTrouble, PeerError, Refused
 from dcmsync.plan.batch import batches
 from dcmsync.plan.levels import Query
 from dcmsync.records.model import Outcome
@@ -77,17 +77,14 @@ class Settings(Struct, frozen=True, kw_only=True):
     force: bool = False
 
 
-class Meter:
-    """What progress can be seen of a run; a terminal overrides what it shows."""
+class Meter(Protocol):
+    """Shows how far a run is."""
 
-    def expect(self, instances: int) -> None:
-        """More instances are wanted than known so far."""
+    def total(self, instances: int | None, provisional: bool) -> None:
+        """How many instances are wanted; `provisional` while more may come."""
 
     def advance(self, instances: int, octets: int) -> None:
         """Instances got their verdict; octets of them were brought."""
-
-    def settled(self) -> None:
-        """All that is wanted is known now."""
 
 
 class Pull(Generic[JobT]):
@@ -98,7 +95,6 @@ class Pull(Generic[JobT]):
         settings: Settings,
         *,
         open_source: Callable[[str], Source],
-        destination: Destination[JobT] | None,
         held: Mapping[str, Held],
         write: Callable[[Outcome], None],
         warn: Callable[[str], None],
@@ -106,15 +102,18 @@ class Pull(Generic[JobT]):
     ) -> None:
         self.status = ExitStatus.DONE
         self.trouble: LocalTrouble | None = None
-        self.stopping = False
+        self.input_error: InputError | None = None
+        self._stopping = False
+        self._expanding = anyio.CancelScope()
+        self._expected = 0
         self._settings = settings
         self._open_source = open_source
         self._held = held
         self._write = write
         self._warn = warn
         self._meter = meter
-        self._destination = destination
-        self._lander = Lander(destination, self._landed) if destination is not None else None
+        self._destination: Destination[JobT] | None = None
+        self._lander: Lander[JobT] | None = None
         self._awaited: dict[str, Receiving[JobT]] = {}
         self._order: deque[Ledger] = deque()
         self._sources: dict[str, Source] = {}
@@ -124,8 +123,13 @@ class Pull(Generic[JobT]):
         assert self._lander is not None
         self._lander.take(job)
 
-    async def run(self, works: AsyncIterator[Sequence[Work]]) -> None:
-        """Pulls everything. Raises InputError from the input after doing what came before it."""
+    async def run(self, works: AsyncIterable[Sequence[Work]], destination: Destination[JobT] | None) -> None:
+        """Pulls everything; `status`, `trouble` and `input_error` tell afterwards how it went.
+
+        The sinks of `destination` hand their jobs to `completed`. A dry run needs none.
+        """
+        if destination is not None:
+            self._destination, self._lander = destination, Lander(destination, self._landed)
         send, receive = anyio.create_memory_object_stream[Ledger](self._settings.jobs)
         async with anyio.create_task_group() as landing:
             if self._lander is not None:
@@ -136,54 +140,65 @@ class Pull(Generic[JobT]):
                         tasks.start_soon(self._retrieve, receive.clone())
                     receive.close()
                     async with send:
-                        await self._expand(works, send)
+                        with self._expanding:
+                            await self._take_all(works, send)
+                    self._meter.total(self._expected, False)
             finally:
                 if self._lander is not None:
                     self._lander.abandon()
                     self._lander.stop()
         self._flush()
 
+    def stop(self) -> None:
+        """Takes no more work; what is in flight is finished. `run` then returns."""
+        self._stopping = True
+        self._expanding.cancel()
+
     # From records to series
 
-    async def _expand(self, works: AsyncIterator[Sequence[Work]], send: MemoryObjectSendStream[Ledger]) -> None:
+    async def _take_all(self, works: AsyncIterable[Sequence[Work]], send: MemoryObjectSendStream[Ledger]) -> None:
         async with AsyncExitStack() as stack:
             sessions: dict[str, Session] = {}
-            async for group in works:
-                if self.stopping or self.trouble is not None:
-                    self.status = max(self.status, ExitStatus.RETRY)
-                    return
-                work = group[0]
-                try:
-                    source = self._source(work.source)
+            try:
+                async for group in works:
+                    source = self._source(group[0].source)
                     if source.name not in sessions:
                         sessions[source.name] = await stack.enter_async_context(source.session())
-                    inventory = Inventory(sessions[source.name], name=work.source, warn=self._warn)
-                    async for ledger in self._series(group, inventory):
-                        await self._prepare(ledger, inventory, group)
-                        self._order.append(ledger)
-                        await send.send(ledger)
-                    if not inventory.is_complete:
-                        self.status = max(self.status, ExitStatus.INCOMPLETE)
-                except PeerError as error:
-                    ledger = self._ledger(work, work.attributes)
-                    ledger.fail_rest(error)
-                    ledger.finished = True
-                    self._order.append(ledger)
-                    self._flush()
-        self._meter.settled()
+                    await self._expand(group, sessions[source.name], send)
+            except InputError as error:
+                self.input_error = error
+                self.status = max(self.status, error.exit_status)
 
-    async def _series(self, group: Sequence[Work], inventory: Inventory) -> AsyncIterator[Ledger]:
+    async def _expand(self, group: Sequence[Work], session: Session, send: MemoryObjectSendStream[Ledger]) -> None:
+        """Series with their inventory, from one record (or several instances of one series)."""
         work = group[0]
+        inventory = Inventory(session, name=work.source, warn=self._warn)
+        begun: Ledger | None = None
+        try:
+            for attributes in await self._series(work, inventory):
+                begun = self._ledger(work, attributes)
+                await self._prepare(begun, inventory, group)
+                self._order.append(begun)
+                await send.send(begun)
+                begun = None
+        except PeerError as error:
+            failed = begun or self._ledger(work, work.attributes)
+            failed.wanted.clear()
+            failed.fail_rest(error)
+            failed.finished = True
+            self._order.append(failed)
+            self._flush()
+        if not inventory.is_complete:
+            self.status = max(self.status, ExitStatus.INCOMPLETE)
+
+    async def _series(self, work: Work, inventory: Inventory) -> list[Attributes]:
         if work.level is not Level.STUDY:
-            yield self._ledger(work, work.attributes)
-            return
-        count = 0
-        query = Query(level=Level.SERIES, keys={})
-        async for attributes in inventory.walk(query, work.attributes):
-            count += 1
-            yield self._ledger(work, attributes)
-        if not count:
+            return [work.attributes]
+        query = Query(level=Level.SERIES, keys={}, usual=False, wanted=("NumberOfSeriesRelatedInstances",))
+        found: list[Attributes] = [attributes async for attributes in inventory.walk(query, work.attributes)]
+        if not found:
             raise Refused(f"{work.source}: the study is not there (any more)", status=0)
+        return found
 
     async def _prepare(self, ledger: Ledger, inventory: Inventory, group: Sequence[Work]) -> None:
         """Gives the ledger its inventory, and takes off it what the destination holds."""
@@ -193,11 +208,13 @@ class Pull(Generic[JobT]):
             }
         else:
             query = Query(level=Level.INSTANCE, keys={}, usual=False)
-            async for instance in inventory.walk(query, ledger.attributes):
-                ledger.wanted[str(instance["SOPInstanceUID"])] = ""
+            async with aclosing(inventory.walk(query, ledger.attributes)) as found:
+                async for instance in found:
+                    ledger.wanted[str(instance["SOPInstanceUID"])] = ""
             if not ledger.wanted:
                 raise Refused(f"{ledger.source}: the series is not there (any more)", status=0)
-        self._meter.expect(len(ledger.wanted))
+        self._expected += len(ledger.wanted)
+        self._meter.total(self._expected, True)
         for uid in list(ledger.wanted):
             held = self._held.get(uid)
             if held is not None and held.series_uid == ledger.series_uid and not self._settings.force:
@@ -224,6 +241,9 @@ class Pull(Generic[JobT]):
             await stack.enter_async_context(receive)
             sessions: dict[str, Session] = {}
             async for ledger in receive:
+                if self._stopping:
+                    self._order.remove(ledger)
+                    continue
                 if self.trouble is not None:
                     ledger.fail_rest(self.trouble)
                 elif self._settings.dry_run:

@@ -1,5 +1,8 @@
 """What a place holds: a query carried out level by level, every answer checked, and cut lists asked for in parts.
 
+A session carries one operation at a time, so the parents of a level are listed to their end before the first of them
+is gone into; they wait as JSON, some 400 octets each. Things of the level that is wanted stream through.
+
 Owns the walk from studies down to the level wanted: one unique key for each level above, always (PS3.4 §C.4.1.2.2.1);
 merges what came twice, drops what does not match, and knows afterwards whether the list is complete. Refuses to know
 how a place is asked (a session does) and what becomes of the answers.
@@ -7,6 +10,8 @@ how a place is asked (a session does) and what becomes of the answers.
 
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
+
+import msgspec
 
 from dcmsync.contract import Ask, Attributes, Ending, Finds, Level
 from dcmsync.plan import levels, split
@@ -16,6 +21,8 @@ from dcmsync.plan.match import matches, vr_of
 _COUNTS = {Level.SERIES: "NumberOfStudyRelatedSeries", Level.INSTANCE: "NumberOfSeriesRelatedInstances"}
 _PARENTS = {Level.SERIES: Level.STUDY, Level.INSTANCE: Level.SERIES}
 _MAX_SPLITS = 100_000
+_ENCODER = msgspec.json.Encoder()
+_DECODER = msgspec.json.Decoder(dict[str, object])
 
 
 class Inventory:
@@ -58,15 +65,18 @@ class Inventory:
         for pinned in self._pins(query, level, known):
             keys = {**levels.keys_at(query, level), **pinned, **above}
             wanted = levels.wanted_at(query, level)
+            parents: list[bytes] = []
             async with aclosing(self._list(level, keys, wanted, known)) as answers:
                 async for answer in answers:
-                    merged = {**known, **answer}
                     if level == query.level:
-                        yield merged
+                        yield {**known, **answer}
                     else:
-                        async with aclosing(self._descend(query, Level(level + 1), merged)) as deeper:
-                            async for thing in deeper:
-                                yield thing
+                        parents.append(_ENCODER.encode(answer))
+            for parent in parents:
+                merged = {**known, **_DECODER.decode(parent)}
+                async with aclosing(self._descend(query, Level(level + 1), merged)) as deeper:
+                    async for thing in deeper:
+                        yield thing
 
     def _pins(self, query: Query, level: Level, known: Mapping[str, object]) -> list[dict[str, str]]:
         """The unique keys to ask for at a level, one UID a time; one empty one when all are wanted."""

@@ -204,11 +204,8 @@ def decode_abort(octets: bytes) -> Abort:
 def _pynetdicom() -> tuple[Any, Any, Any]:
     from pynetdicom import pdu, pdu_primitives, presentation
 
-    logger = logging.getLogger("pynetdicom")
-    if not logger.handlers:
-        # Its log lines carry peer-supplied text; nothing of them may reach stderr by itself.
-        logger.addHandler(logging.NullHandler())
-        logger.propagate = False
+    # Its log lines carry peer-supplied text; nothing of them may reach anybody's handlers.
+    logging.getLogger("pynetdicom").propagate = False
     return pdu, pdu_primitives, presentation
 
 

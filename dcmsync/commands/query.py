@@ -1,0 +1,171 @@
+"""`dcmsync query`: help, options, and the wiring of an inventory with the record stream."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+from dcmsync.commands.options import CALLING, FORMAT, REQUIRE_END, TIMEOUT, Command, Option, Streams
+from dcmsync.errors import ExitStatus, PeerError, UsageError
+
+if TYPE_CHECKING:
+    from dcmsync.commands.places import Places
+    from dcmsync.contract import Attributes, Session
+    from dcmsync.plan.levels import Query
+    from dcmsync.plan.window import Judge
+
+COMMAND = Command(
+    name="query",
+    summary="ask a place what it holds; writes records",
+    description=(
+        "Asks ENDPOINT for studies, series or instances and writes one record each, as the answers arrive. "
+        "KEY=VALUE must match (DICOM matching: * and ?, 20240101-20240131, UIDs with a comma between them); a bare KEY "
+        "is asked back besides the usual attributes. The level is that of the deepest KEY unless --level says otherwise.\n\n"
+        "Queries are hierarchical: each goes down level by level, with one unique key for each level above. Answers "
+        "that came twice are merged, answers that do not match are dropped with a warning, and a list that the server "
+        "cut short is asked for again in parts; where that does not help, the end record says `complete: false` and "
+        "the exit status is 6.\n\n"
+        "With - as ENDPOINT, records are read from standard input and expanded to --level, each at its own source."
+    ),
+    options=(
+        Option(flags=("endpoint",), metavar="ENDPOINT", completion="endpoint",
+               help="whom to ask: AET@host:port, a configured name, or - for the sources of the records on stdin"),
+        Option(flags=("key",), metavar="KEY[=VALUE]", nargs="*", completion="keyword",
+               help="what must match, or what is wanted back"),
+        Option(flags=("--level",), metavar="LEVEL", choices=("study", "series", "instance"), help="what to list"),
+        Option(flags=("--since",), metavar="WHEN", help="studies from then on: 12h, 2d, 20240131, 2024-01-31T12:00"),
+        Option(flags=("--until",), metavar="WHEN", help="studies up to then, inclusive"),
+        Option(flags=("--return",), metavar="KEYWORD", repeat=True, completion="keyword",
+               help="another attribute to ask back, whatever level is asked for"),
+        Option(flags=("--all",), help="allow a query that nothing restricts"),
+        FORMAT,
+        TIMEOUT,
+        CALLING,
+        REQUIRE_END,
+    ),
+    examples=(
+        ("dcmsync query pacs StudyDate=20240101-20240131 ModalitiesInStudy=CT", "the CT studies of a month"),
+        ("dcmsync query PACS@10.0.0.1:104 PatientID=P1 Modality=MR", "the MR series of a patient (Modality is of series)"),
+        ("dcmsync query pacs --since 12h | dcmsync query - --level series", "the series of last night's studies"),
+    ),
+)
+
+
+def run(arguments: Namespace, streams: Streams) -> ExitStatus:
+    """Queries one endpoint, or the sources of the records on standard input."""
+    import anyio
+
+    from dcmsync.commands.places import Places
+    from dcmsync.net.patience import Watch
+
+    is_expanding = arguments.endpoint == "-"
+    if is_expanding and not streams.stdin_is_pipe:
+        raise UsageError("there are no records on standard input", advice="Pipe some in: dcmsync query ... |")
+    query, is_inside = _query(arguments, is_expanding=is_expanding)
+    with Watch() as watch:
+        asking = _Asking(arguments, streams, Places(arguments, watch), query, is_inside)
+        if is_expanding:
+            return anyio.run(asking.expand)
+        asking.places.open(arguments.endpoint)  # a word that is no place is an error before anything else
+        return anyio.run(asking.ask)
+
+
+def _query(arguments: Namespace, *, is_expanding: bool) -> tuple[Query, Judge]:
+    """What is asked, and which answers are inside --since and --until. Raises UsageError."""
+    from datetime import datetime
+
+    from dcmsync.contract import Level
+    from dcmsync.plan import levels, window
+    from dcmsync.wire.dataset import tag_of
+
+    keys, wanted = levels.read_words(arguments.key)
+    level = Level[arguments.level.upper()] if arguments.level else levels.deepest([*keys, *wanted])
+    wanted += [keyword for words in vars(arguments)["return"] for keyword in words.split(",")]
+    for keyword in (*keys, *wanted):
+        tag_of(keyword)
+    levels.check(keys, level)
+    bounds = (arguments.since, arguments.until, datetime.now())  # local time, as StudyTime is
+    if arguments.since or arguments.until:
+        if "StudyDate" in keys:
+            raise UsageError("StudyDate and --since or --until ask for two things", advice="Give one of them")
+        keys["StudyDate"] = window.study_date(*bounds)
+    if not (keys or arguments.all or is_expanding):
+        raise UsageError("this would ask for everything", advice="Give a KEY=VALUE or --since, or allow it with --all")
+    return levels.Query(level=level, keys=keys, wanted=tuple(wanted)), window.judge(*bounds)
+
+
+class _Asking:
+    """One run of the verb."""
+
+    def __init__(
+        self, arguments: Namespace, streams: Streams, places: Places, query: Query, is_inside: Judge
+    ) -> None:
+        from dcmsync.commands.printer import Printer
+
+        self.places = places
+        self._arguments = arguments
+        self._streams = streams
+        self._query = query
+        self._is_inside = is_inside
+        self._printer = Printer(streams, arguments.format)
+        self._trouble = ""
+        self._splits = 0
+
+    async def ask(self) -> ExitStatus:
+        """The answers of one endpoint."""
+        name = self._arguments.endpoint
+        try:
+            async with self.places.open(name).session() as session:
+                await self._list(session, name, None)
+        except PeerError as error:
+            self._printer.end(complete=False, reason=error.reason, splits=self._splits)
+            raise
+        return self._end()
+
+    async def expand(self) -> ExitStatus:
+        """What is below the records on standard input; those that are deep enough pass as they are."""
+        from contextlib import AsyncExitStack
+
+        from dcmsync.records import model
+        from dcmsync.records.stream import Reader
+        from dcmsync.transfer.feed import Feed
+        from dcmsync.transfer.works import work_of
+
+        reader = Reader(self._streams.stdin, require_end=self._arguments.require_end)
+        sessions: dict[str, Session] = {}
+        status = ExitStatus.DONE
+        async with AsyncExitStack() as stack:
+            async for line in Feed(reader):
+                work = work_of(line.record, line.number) if isinstance(line.record, model.Study | model.Series) else None
+                if work is None or work.level >= self._query.level:
+                    self._printer.write_line(line.raw)
+                    continue
+                try:
+                    if work.source not in sessions:
+                        node = self.places.open(work.source)
+                        sessions[work.source] = await stack.enter_async_context(node.session())
+                    await self._list(sessions[work.source], work.source, work.attributes)
+                except PeerError as error:
+                    self._streams.say(str(error))
+                    self._trouble = self._trouble or error.reason
+                    status = max(status, error.exit_status)
+        self._trouble = self._trouble or reader.trouble
+        return max(status, self._end())
+
+    async def _list(self, session: Session, source: str, known: Attributes | None) -> None:
+        from contextlib import aclosing
+
+        from dcmsync.transfer.inventory import Inventory
+
+        kind = self._query.level.word
+        inventory = Inventory(session, name=source, warn=self._streams.warn)
+        async with aclosing(inventory.walk(self._query, known)) as answers:
+            async for answer in answers:
+                if self._is_inside(answer):
+                    self._printer.write({"type": kind, "source": source, **answer})
+        self._splits += inventory.splits
+        self._trouble = self._trouble or inventory.trouble
+
+    def _end(self) -> ExitStatus:
+        self._printer.end(complete=not self._trouble, reason=self._trouble, splits=self._splits)
+        return ExitStatus.INCOMPLETE if self._trouble else ExitStatus.DONE

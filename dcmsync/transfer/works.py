@@ -1,0 +1,77 @@
+"""Records -> work: which of them `pull` acts on, and what they name.
+
+Study and series records, and instance records of one series that follow each other, become one piece of work each.
+Records with a `change` other than `missing` or `differs`, outcomes that did not fail, and unknown types are none.
+"""
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+from msgspec import UNSET
+
+from dcmsync.contract import Level
+from dcmsync.errors import InputError
+from dcmsync.records.model import Instance, Outcome, Series, Study
+from dcmsync.records.stream import Line, Thing, Unknown
+from dcmsync.transfer.engine import Work
+
+_TOGETHER = 10_000  # instance records gathered at most, so that memory stays bounded
+_LEVELS = {"study": Level.STUDY, "series": Level.SERIES, "instance": Level.INSTANCE}
+
+
+def work_of(record: Thing | Unknown, number: int) -> Work | None:
+    """The work that one record is; None for none. Raises InputError when it lacks its source or a UID."""
+    match record:
+        case Study():
+            level = Level.STUDY
+        case Series():
+            level = Level.SERIES
+        case Instance():
+            level = Level.INSTANCE
+        case Outcome() if record.outcome in ("failed", "conflict"):
+            level = _LEVELS[record.level]
+        case _:
+            return None
+    if not isinstance(record, Outcome) and record.change not in (UNSET, "missing", "differs"):
+        return None
+    if not record.source:
+        raise InputError("the record has no `source`, so there is nowhere to fetch it from", line=number,
+                         advice="Records of `dcmsync query` have one")
+    attributes = {key: value for key, value in msgspec.structs.asdict(record).items() if key[0].isupper() and value is not UNSET}
+    for depth in range(1, level + 1):
+        if not attributes.get(Level(depth).unique_key):
+            raise InputError(f"the {level.word} record has no {Level(depth).unique_key}", line=number)
+    return Work(level=level, source=str(record.source), attributes=attributes)
+
+
+def works(lines: Iterable[Line]) -> Iterator[list[Work]]:
+    """Pieces of work, each a list: one record, or the instances of one series."""
+    waiting: list[Work] = []
+    failed: InputError | None = None
+    iterator = iter(lines)
+    while True:
+        try:
+            line = next(iterator)
+            work = work_of(line.record, line.number)
+        except StopIteration:
+            break
+        except InputError as error:
+            failed = error
+            break
+        if work is None:
+            continue
+        if waiting and (work.level is not Level.INSTANCE or len(waiting) >= _TOGETHER or _home(work) != _home(waiting[0])):
+            yield waiting
+            waiting = []
+        if work.level is Level.INSTANCE:
+            waiting.append(work)
+        else:
+            yield [work]
+    if waiting:
+        yield waiting
+    if failed is not None:
+        raise failed
+
+
+def _home(work: Work) -> tuple[str, object]:
+    return work.source, work.attributes["SeriesInstanceUID"]

@@ -7,16 +7,17 @@ the guard's (`patience.py`); what counts as progress is said here: a new answer,
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import anyio
 from msgspec import Struct
 
-from dcmsync.contract import Arrival, Receiver, Sink
-from dcmsync.errors import DcmsyncError, Disconnected, LocalTrouble, PeerError, Rejected, RemoteProtocolError
-from dcmsync.net.channel import Begun, Channel, Gathered, Limits, Pieces, ReleasedByPeer
+from dcmsync.contract import Arrival, Receiver
+from dcmsync.errors import DcmsyncError, Disconnected, PeerError, Rejected, RemoteProtocolError
+from dcmsync.net.arrivals import Arrivals
+from dcmsync.net.channel import Begun, Channel, Gathered, Limits, ReleasedByPeer
+from dcmsync.net.departures import send_file
 from dcmsync.net.patience import Watch
 from dcmsync.net.stream import Stream, connect
 from dcmsync.wire.dimse import command as commands
@@ -174,7 +175,7 @@ class Association:
         """
         context = self.context_for(sop_class_uid)
         conversation = operations.get(self._next_id(), sop_class_uid)
-        arrivals = _Arrivals(self._channel, receiver)
+        arrivals = Arrivals(self._channel, receiver)
         least_remaining: int | None = None
         final: Answer | None = None
         try:
@@ -215,7 +216,7 @@ class Association:
         context: presentation.Context,
         conversation: operations.Conversation,
         data: Sequence[bytes],
-        arrivals: _Arrivals | None = None,
+        arrivals: Arrivals | None = None,
     ) -> AsyncGenerator[Answer, None]:
         self._guard.arm()
         try:
@@ -226,7 +227,7 @@ class Association:
             self._guard.disarm()
 
     async def _answers(
-        self, context: presentation.Context, conversation: operations.Conversation, arrivals: _Arrivals | None
+        self, context: presentation.Context, conversation: operations.Conversation, arrivals: Arrivals | None
     ) -> AsyncGenerator[Answer, None]:
         """Answers until the final one; C-STORE sub-operations go to `arrivals` on the way."""
         name = self._channel.stream.name
@@ -289,91 +290,3 @@ class Association:
     def _next_id(self) -> int:
         self._last_id = self._last_id % 0xFFFF + 1
         return self._last_id
-
-
-class _Arrivals:
-    """The C-STORE sub-operations of a C-GET: from message events to sinks, and the replies that go back."""
-
-    def __init__(self, channel: Channel, receiver: Receiver) -> None:
-        self.replies: list[bytes | memoryview] = []
-        self._channel = channel
-        self._receiver = receiver
-        self._event: Begun | None = None
-        self._sink: Sink | None = None
-        self._status = 0
-        self._octets = 0
-
-    def begin(self, event: Begun) -> None:
-        """A C-STORE request came. Raises RemoteProtocolError when it breaks the rules."""
-        context = self._channel.contexts.get(event.context_id)
-        if context is None:
-            raise RemoteProtocolError("sent an instance on a presentation context that was not accepted")
-        sop_class_uid, sop_instance_uid = operations.check_store(event.command, context.abstract_syntax)
-        arrival = Arrival(
-            sop_class_uid=sop_class_uid,
-            sop_instance_uid=sop_instance_uid,
-            transfer_syntax_uid=context.transfer_syntax,
-        )
-        taken = self._receiver.receive(arrival)
-        self._event, self._octets = event, 0
-        self._sink, self._status = (None, taken) if isinstance(taken, int) else (taken, 0)
-
-    def take(self, event: Pieces) -> None:
-        """Octets of the instance came. Raises LocalTrouble, RemoteProtocolError."""
-        assert self._event is not None
-        self._octets += event.octets
-        if self._octets > self._channel.limits.max_instance_octets:
-            limit = self._channel.limits.max_instance_octets
-            raise RemoteProtocolError(f"sent an instance of more than {limit:,} octets")
-        if self._sink is not None:
-            self._channel.stream.guard.octets += event.octets
-            self._sink.write(event.pieces)
-        if event.is_last:
-            if self._sink is not None:
-                sink, self._sink = self._sink, None
-                self._status = sink.finish()
-                self._channel.stream.guard.progress()
-            reply = operations.respond(self._event.command, self._status)
-            self.replies += self._channel.pieces(self._event.context_id, reply)
-
-    async def reply(self) -> None:
-        """Sends the replies that wait, once there is room for what they will bring."""
-        guard = self._channel.stream.guard
-        guard.pause()
-        await self._receiver.room()
-        guard.resume()
-        replies, self.replies = self.replies, []
-        await self._channel.stream.send(replies)
-
-    def drop(self, why: str) -> None:
-        """Discards what was arriving."""
-        if self._sink is not None:
-            sink, self._sink = self._sink, None
-            sink.discard(why)
-
-
-async def send_file(
-    channel: Channel, context_id: int, request: commands.Command, file_descriptor: int, offset: int, octets: int
-) -> None:
-    """A C-STORE request with its data set read from an open file; command and first octets in one write.
-
-    Memory is one chunk. Raises LocalTrouble when the file ends early, after aborting: half an instance was sent.
-    """
-    chunk = memoryview(bytearray(min(channel.chunk_octets, octets)))
-    position, end = offset, offset + octets
-    first = True
-    while position < end or first:
-        part = chunk[: min(len(chunk), end - position)]
-        filled = 0
-        while filled < len(part):
-            count = os.preadv(file_descriptor, [part[filled:]], position + filled)
-            if not count:
-                await channel.abort()
-                raise LocalTrouble("a file became shorter while it was sent")
-            filled += count
-        position += filled
-        if first:
-            await channel.say(context_id, request, (part,), is_last=position >= end)
-            first = False
-        else:
-            await channel.say_more(context_id, part, is_last=position >= end)

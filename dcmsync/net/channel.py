@@ -20,6 +20,7 @@ from dcmsync.wire.upperlayer.contexts import Context
 from dcmsync.wire.upperlayer.state import State
 
 _FAREWELL_S = 2.0
+_PDUS_PER_CHUNK = 1024  # a peer may ask for PDUs of a few octets; the pieces of a chunk are listed before they are sent
 
 Octets = bytes | memoryview
 
@@ -129,9 +130,9 @@ class Channel:
 
     @property
     def chunk_octets(self) -> int:
-        """How much of a file to read and send at a time: whole PDUs, about 1 MiB."""
+        """How much of a file to read and send at a time: whole PDUs, about 1 MiB, fewer where those are tiny."""
         step = framing.payload_octets(self.machine.peer_max_pdu_octets)
-        return step * max(1, (1 << 20) // step)
+        return step * max(1, min((1 << 20) // step, _PDUS_PER_CHUNK))
 
     async def abort(self) -> None:
         """Sends A-ABORT, as far as the kernel takes it now."""

@@ -8,6 +8,7 @@ meets delayed acknowledgement). Linux has the latter; elsewhere it is left out.
 
 import errno
 import os
+import select
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -38,6 +39,16 @@ class Stream:
     def pending(self) -> memoryview:
         """What has been received and not consumed. Valid until `receive` is called."""
         return self._buffer[self._start : self._end]
+
+    @property
+    def has_arrived(self) -> bool:
+        """Whether `receive` would give something now, if only the end, without waiting."""
+        poll = select.poll()
+        try:
+            poll.register(self._socket, select.POLLIN)
+            return bool(poll.poll(0))
+        except (OSError, ValueError):  # closed meanwhile; the next read will say so
+            return True
 
     def consume(self, octets: int) -> None:
         """Marks octets at the front of `pending` as used."""

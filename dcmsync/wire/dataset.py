@@ -106,9 +106,10 @@ def encode_values(values: Mapping[str, object], level: str, transfer_syntax_uid:
     return b"".join(_encode(tag, *rows[tag], transfer_syntax_uid) for tag in sorted(rows))
 
 
-def decode_identifier(octets: bytes, transfer_syntax_uid: str) -> dict[str, object]:
+def decode_identifier(octets: bytes, transfer_syntax_uid: str, *, keep_empty: bool = False) -> dict[str, object]:
     """Keyword -> plain value of every element that has a value; bulk data are left out.
 
+    `keep_empty`: elements without a plain value are there too, as "": in a query they ask for it back.
     Raises RemoteProtocolError when the octets are no data set.
     """
     # hot: about 20 µs an answer of 12 elements
@@ -116,7 +117,7 @@ def decode_identifier(octets: bytes, transfer_syntax_uid: str) -> dict[str, obje
         elements = _elements(octets, transfer_syntax_uid, 0)
     except (struct.error, IndexError) as error:
         raise RemoteProtocolError("sent an identifier that is no data set") from error
-    return decode_values(elements, transfer_syntax_uid)
+    return decode_values(elements, transfer_syntax_uid, keep_empty=keep_empty)
 
 
 def decode_values(

@@ -208,6 +208,7 @@ class Association:
             decoded = _DECODERS[event](octets) if event in _DECODERS else None
         except RemoteProtocolError as error:
             return self._invalid(error)
+        was = self.state
         action = self._fire(event)
         if action is Action.AE_6 and isinstance(decoded, codec.AssociateRequest):
             return [Requested(decoded)]
@@ -222,7 +223,7 @@ class Association:
             return [Released()]
         if action in (Action.AA_2, Action.AA_3) and isinstance(decoded, codec.Abort):
             return [Aborted(decoded)]
-        return self._refuse(action, f"sent {event.name} in state {self.state.name}")
+        return self._refuse(action, f"sent {event.name} in state {was.name}")
 
     def _invalid(self, error: RemoteProtocolError) -> list[WireEvent]:
         self._fire(Event.INVALID_PDU)

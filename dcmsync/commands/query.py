@@ -20,7 +20,8 @@ COMMAND = Command(
     description=(
         "Asks ENDPOINT for studies, series or instances and writes one record each, as the answers arrive. "
         "KEY=VALUE must match (DICOM matching: * and ?, 20240101-20240131, UIDs with a comma between them); a bare KEY "
-        "is asked back besides the usual attributes. The level is that of the deepest KEY unless --level says otherwise.\n\n"
+        "is asked back besides the usual attributes. The level is that of the deepest KEY, unless --level says "
+        "otherwise.\n\n"
         "Queries are hierarchical: each goes down level by level, with one unique key for each level above. Answers "
         "that came twice are merged, answers that do not match are dropped with a warning, and a list that the server "
         "cut short is asked for again in parts; where that does not help, the end record says `complete: false` and "
@@ -45,7 +46,7 @@ COMMAND = Command(
     ),
     examples=(
         ("dcmsync query pacs StudyDate=20240101-20240131 ModalitiesInStudy=CT", "the CT studies of a month"),
-        ("dcmsync query PACS@10.0.0.1:104 PatientID=P1 Modality=MR", "the MR series of a patient (Modality is of series)"),
+        ("dcmsync query PACS@10.0.0.1:104 PatientID=P1 Modality=MR", "the MR series of a patient"),
         ("dcmsync query pacs --since 12h | dcmsync query - --level series", "the series of last night's studies"),
     ),
 )
@@ -136,7 +137,8 @@ class _Asking:
         status = ExitStatus.DONE
         async with AsyncExitStack() as stack:
             async for line in Feed(reader):
-                work = work_of(line.record, line.number) if isinstance(line.record, model.Study | model.Series) else None
+                is_parent = isinstance(line.record, model.Study | model.Series)
+                work = work_of(line.record, line.number) if is_parent else None
                 if work is None or work.level >= self._query.level:
                     self._printer.write_line(line.raw)
                     continue

@@ -83,7 +83,8 @@ def _labels(branch: _Branch, depth: int) -> list[str]:
     if depth == 0:
         return [f"ID: {shown('PatientID')}", f"Name: {shown('PatientName')}", *_sums([branch], 0)]
     if depth == 1:
-        return [f"Date: {shown('StudyDate')}", f"Time: {shown('StudyTime')}", shown("StudyDescription"), *_sums([branch], 1)]
+        when = [f"Date: {shown('StudyDate')}", f"Time: {shown('StudyTime')}"]
+        return [*when, shown("StudyDescription"), *_sums([branch], 1)]
     if depth == 2:
         number = record.get("SeriesNumber")
         name = f"{number:03}" if isinstance(number, int) else "NA"

@@ -37,7 +37,8 @@ def work_of(record: Thing | Unknown, number: int) -> Work | None:
     if not record.source:
         raise InputError("the record has no `source`, so there is nowhere to fetch it from", line=number,
                          advice="Records of `dcmsync query` have one")
-    attributes = {key: value for key, value in msgspec.structs.asdict(record).items() if key[0].isupper() and value is not UNSET}
+    values = msgspec.structs.asdict(record)
+    attributes = {key: value for key, value in values.items() if key[0].isupper() and value is not UNSET}
     for depth in range(1, level + 1):
         if not attributes.get(Level(depth).unique_key):
             raise InputError(f"the {level.word} record has no {Level(depth).unique_key}", line=number)
@@ -60,7 +61,7 @@ def works(lines: Iterable[Line]) -> Iterator[list[Work]]:
             break
         if work is None:
             continue
-        if waiting and (work.level is not Level.INSTANCE or len(waiting) >= _TOGETHER or _home(work) != _home(waiting[0])):
+        if waiting and (work.level is not Level.INSTANCE or _home(work) != _home(waiting[0]) or _is_full(waiting)):
             yield waiting
             waiting = []
         if work.level is Level.INSTANCE:
@@ -71,6 +72,10 @@ def works(lines: Iterable[Line]) -> Iterator[list[Work]]:
         yield waiting
     if failed is not None:
         raise failed
+
+
+def _is_full(waiting: list[Work]) -> bool:
+    return len(waiting) >= _TOGETHER
 
 
 def _home(work: Work) -> tuple[str, object]:

@@ -47,8 +47,10 @@ class Conversation:
     def answer(self, response: Command) -> int:
         """The status of an answer to this operation; pending ones leave it unfinished.
 
-        Raises RemoteProtocolError when the answer belongs to another operation or lacks its status.
+        Raises RemoteProtocolError when the answer belongs to another operation, lacks its status, or is one too many.
         """
+        if self.finished:
+            raise RemoteProtocolError(f"answered {self.name} again after its final answer")
         if response.field != self.request.field | 0x8000:
             raise RemoteProtocolError(f"answered {self.name} with command 0x{response.field:04X}")
         if response.responding_to != self.request.message_id:

@@ -368,7 +368,7 @@ class Receiving(Generic[JobT]):
         uid = arrival.sop_instance_uid
         if self._pull.trouble is not None:
             return _OUT_OF_RESOURCES
-        if uid in self._awaited or uid not in self._ledger.lacking:
+        if uid in self._awaited or not self._ledger.lacks(uid):
             return _NOT_ASKED_FOR
         sink = self._destination.receive(arrival, self._expected)
         if isinstance(sink, int):

@@ -16,7 +16,7 @@ import msgspec
 from dcmsync.contract import Ask, Attributes, Ending, Finds, Level
 from dcmsync.plan import levels, split
 from dcmsync.plan.levels import Query
-from dcmsync.plan.match import matches, vr_of
+from dcmsync.plan.match import matcher, vr_of
 
 _COUNTS = {Level.SERIES: "NumberOfStudyRelatedSeries", Level.INSTANCE: "NumberOfSeriesRelatedInstances"}
 _PARENTS = {Level.SERIES: Level.STUDY, Level.INSTANCE: Level.SERIES}
@@ -127,6 +127,8 @@ class Inventory:
         """The answers to one ask that are what was asked for, with only what was asked for in them."""
         ask = Ask(level=level, keys=keys, wanted=wanted)
         order = list(dict.fromkeys((*wanted, *keys)))
+        judges = {key: matcher(pattern, vr_of(key)) for key, pattern in keys.items() if pattern}
+        fixed = {key: value for key, value in keys.items() if key.endswith("InstanceUID") and value}
         async with aclosing(self._session.find(ask)) as answers:
             async for answer in answers:
                 if isinstance(answer, Ending):
@@ -135,11 +137,10 @@ class Inventory:
                 if not answer.get(level.unique_key) and not keys.get(level.unique_key):
                     self._once(f"answers without {level.unique_key} were dropped")
                     continue
-                wrong = _mismatch(keys, answer)
+                wrong = next((key for key, judge in judges.items() if key in answer and not judge(answer[key])), "")
                 if wrong:
                     self._once(f"answers that do not match the {wrong} asked for were dropped")
                     continue
-                fixed = {key: value for key, value in keys.items() if key.endswith("InstanceUID") and value}
                 yield {**{key: answer[key] for key in order if key in answer}, **fixed}
 
     def _incomplete(self, why: str) -> None:
@@ -151,10 +152,3 @@ class Inventory:
             self._warned.add(words)
             self._warn(f"{self._name}: {words}")
 
-
-def _mismatch(keys: Mapping[str, str], answer: Attributes) -> str:
-    """The first keyword whose returned value is not what was asked for; "" when all are, or were not returned."""
-    for keyword, pattern in keys.items():
-        if pattern and keyword in answer and not matches(answer[keyword], pattern, vr_of(keyword)):
-            return keyword
-    return ""

@@ -18,7 +18,7 @@ from dcmsync.contract import Destination, JobT, Landed
 BATCH = 32
 IN_FLIGHT_OCTETS = 64 << 20
 IN_FLIGHT_JOBS = 512
-TASKS = 2
+TASKS = 1
 
 
 class Lander(Generic[JobT]):

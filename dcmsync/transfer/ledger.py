@@ -36,6 +36,10 @@ class Ledger:
         """What is wanted and has no verdict yet."""
         return {uid: kind for uid, kind in self.wanted.items() if uid not in self._outcomes}
 
+    def lacks(self, sop_instance_uid: str) -> bool:
+        """Whether this instance is wanted and has no verdict yet."""
+        return sop_instance_uid in self.wanted and sop_instance_uid not in self._outcomes
+
     def present(self, sop_instance_uid: str, path: str, size: int) -> None:
         """An instance is at the destination already, whole."""
         self._note(sop_instance_uid, "present", path=path, size=size)

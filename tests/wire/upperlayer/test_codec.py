@@ -1,6 +1,5 @@
 """Association PDUs: ours read by pynetdicom, pynetdicom's and hand-made ones read by us, hostile ones refused."""
 
-import logging
 import random
 import struct
 
@@ -219,14 +218,9 @@ def test_a_cut_request_is_refused_or_read(length: int) -> None:
     try:
         codec.decode_request(codec.encode_request(REQUEST)[:length])
     except RemoteProtocolError as error:
-        assert "A-ASSOCIATE-RQ" in error.message or "user information" in error.message
+        assert error.message.startswith("sent a")
 
 
 def test_an_empty_association_pdu_is_refused() -> None:
-    with pytest.raises(RemoteProtocolError, match="malformed A-ASSOCIATE-AC"):
+    with pytest.raises(RemoteProtocolError, match="A-ASSOCIATE-AC that is too short"):
         codec.decode_accept(b"\2\0\0\0\0\0")
-
-
-def test_pynetdicoms_log_lines_stay_off_the_terminal() -> None:
-    codec.encode_request(REQUEST)
-    assert not logging.getLogger("pynetdicom").propagate

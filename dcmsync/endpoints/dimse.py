@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 import anyio
 
 from dcmsync.contract import Ask, Attributes, Ending, Level, Receiver, Want
-from dcmsync.errors import PeerError, Refused
+from dcmsync.errors import PeerError, Refused, RemoteProtocolError
 from dcmsync.locator import Node
 from dcmsync.net.association import Answer, Association, Peer, associate
 from dcmsync.net.channel import Limits
@@ -85,8 +85,8 @@ class Session:
                     if answer.status not in status.PENDING:
                         yield _find_ending(answer, self._peer.name)
                     elif answer.identifier is not None:
-                        attributes = dataset.decode_identifier(answer.identifier, answer.transfer_syntax)
-                        mark = hash(attributes.get(ask.level.unique_key))
+                        attributes = _attributes(answer.identifier, answer.transfer_syntax, self._peer.name)
+                        mark = hash(str(attributes.get(ask.level.unique_key)))
                         if mark not in seen:
                             seen.add(mark)
                             association.progress()
@@ -125,7 +125,7 @@ class Session:
 
     async def _ready(self, pairs: Sequence[tuple[str, str]]) -> Association:
         """An association that has contexts for `pairs`; the one that is open when it serves."""
-        if self._association is not None and self._pairs.issuperset(pairs):
+        if self._association is not None and self._association.is_open and self._pairs.issuperset(pairs):
             return self._association
         await self.drop()
         proposed = [ProposedContext(1, operations.STUDY_ROOT_FIND, _QUERY_SYNTAXES)]
@@ -155,6 +155,13 @@ def _pairs(want: Want) -> list[tuple[str, str]]:
     classes = sorted({uid for uid in want.instances.values() if uid})
     ordered = {uid: sorted(syntaxes) for uid, syntaxes in native.items()}
     return contexts.storage_pairs(classes, ordered)[: contexts.MAX_CONTEXTS - _QUERY_CONTEXTS]
+
+
+def _attributes(identifier: bytes, transfer_syntax: str, name: str) -> dict[str, object]:
+    try:
+        return dataset.decode_identifier(identifier, transfer_syntax)
+    except RemoteProtocolError as error:
+        raise RemoteProtocolError(f"{name}: {error.message}") from error
 
 
 def _find_ending(answer: Answer, name: str) -> Ending:

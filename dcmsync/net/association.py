@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 import anyio
 from msgspec import Struct
@@ -128,6 +128,11 @@ class Association:
         """What was accepted."""
         return tuple(self._channel.contexts.values())
 
+    @property
+    def is_open(self) -> bool:
+        """Whether another operation may begin, as far as is known."""
+        return self._channel.is_open
+
     def context_for(self, abstract_syntax: str, transfer_syntax: str | None = None) -> presentation.Context:
         """An accepted context for the abstract syntax (and transfer syntax). Raises Rejected when there is none."""
         for context in self._channel.contexts.values():
@@ -160,8 +165,9 @@ class Association:
         context = self.context_for(sop_class_uid)
         conversation = operations.find(self._next_id(), sop_class_uid)
         try:
-            async for answer in self._ask(context, conversation, (encode(context.transfer_syntax),)):
-                yield answer
+            async with aclosing(self._ask(context, conversation, (encode(context.transfer_syntax),))) as answers:
+                async for answer in answers:
+                    yield answer
         finally:
             if not conversation.finished:
                 await self._cancel(context, conversation, drain=True)
@@ -221,8 +227,9 @@ class Association:
         self._guard.arm()
         try:
             await self._channel.say(context.context_id, conversation.request, data)
-            async for answer in self._answers(context, conversation, arrivals):
-                yield answer
+            async with aclosing(self._answers(context, conversation, arrivals)) as answers:
+                async for answer in answers:
+                    yield answer
         finally:
             self._guard.disarm()
 
@@ -277,13 +284,16 @@ class Association:
         """
         try:
             pieces = self._channel.pieces(context.context_id, conversation.cancel())
-        except DcmsyncError:
+        except (DcmsyncError, ReleasedByPeer):
             return  # the association is over already
         self._channel.stream.send_now([bytes(piece) for piece in pieces])
         if drain:
-            with anyio.move_on_after(_CANCEL_GRACE_S, shield=True), contextlib.suppress(PeerError):
+            grace_s = min(_CANCEL_GRACE_S, self._channel.limits.timeout_s)
+            self._guard.arm()
+            with anyio.move_on_after(grace_s, shield=True), contextlib.suppress(PeerError):
                 async for _ in self._answers(context, conversation, None):
                     pass
+            self._guard.disarm()
         if not conversation.finished:
             await self._channel.abort()
 

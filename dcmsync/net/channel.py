@@ -54,19 +54,25 @@ class Channel:
         self._assembler = Assembler()
         self._trouble: Exception | None = None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether messages may go out, as far as is known."""
+        return self.machine.state is State.READY and self._trouble is None
+
     async def wire_events(self) -> list[upper.WireEvent]:
-        """What the next octets mean to the upper layer. Raises Stalled, Disconnected."""
+        """What the next octets mean to the upper layer; what follows a PDU that changes the state comes with the next
+        call. Raises Stalled, Disconnected.
+        """
         while True:
-            events: list[upper.WireEvent] = []
             while len(self.stream.pending):
-                consumed, found = self.machine.receive(self.stream.pending)
+                consumed, events = self.machine.receive(self.stream.pending)
                 self.stream.consume(consumed)
-                events += found
+                if events:
+                    await self._flush()
+                    return events
                 if not consumed:
                     break
             await self._flush()
-            if events:
-                return events
             self.stream.quick_ack()
             if not await self.stream.receive():
                 return self.machine.receive_eof()
@@ -106,7 +112,12 @@ class Channel:
     def pieces(
         self, context_id: int, command: commands.Command, data: Sequence[Octets] = (), *, is_last: bool = True
     ) -> list[bytes | memoryview]:
-        """The buffers that `say` writes, for callers that gather several messages in one write."""
+        """The buffers that `say` writes, for callers that gather several messages in one write.
+
+        Raises what ended the association, when it has ended.
+        """
+        if self._trouble is not None:
+            raise self._trouble
         self.machine.may_send_data()
         octets = memoryview(commands.encode(command))
         pieces = list(self._pack(context_id, octets, is_command=True, is_last=True))

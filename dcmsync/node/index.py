@@ -1,0 +1,230 @@
+"""What a folder holds, in memory: studies, series and instances with the attributes that queries may ask for.
+
+Owns the tree, its counts, and which attributes are kept at which level. Refuses to read files and to judge matches.
+
+Theory of operation: attributes of patient, study and series are kept once, from the first instance met; an instance
+keeps a short tuple of values. What can be counted is counted when asked. Nothing is kept of pixel data, sequences or
+long text, so an instance costs less than a kilobyte, whatever its file says. One thread of control: no locks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from enum import IntEnum
+
+from msgspec import Struct
+
+from dcmsync.endpoints.folder.scan import Found
+from dcmsync.wire import dataset
+
+_MAX_TEXT = 256  # characters of one kept value; no VR of the attributes below promises more than 64
+_MAX_VALUES = 32  # values of one attribute
+_MAX_UID = 64  # PS3.5 §9.1
+
+
+class Depth(IntEnum):
+    """Query/Retrieve levels (PS3.4 §C.3)."""
+
+    PATIENT = 0
+    STUDY = 1
+    SERIES = 2
+    IMAGE = 3
+
+
+UNIQUE = {
+    Depth.PATIENT: "PatientID",
+    Depth.STUDY: "StudyInstanceUID",
+    Depth.SERIES: "SeriesInstanceUID",
+    Depth.IMAGE: "SOPInstanceUID",
+}
+
+_PATIENT = (
+    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "PatientBirthTime", "IssuerOfPatientID",
+    "OtherPatientIDs", "OtherPatientNames", "EthnicGroup",
+)  # fmt: skip
+_STUDY = (
+    "StudyInstanceUID", "StudyDate", "StudyTime", "StudyDescription", "StudyID", "AccessionNumber",
+    "ReferringPhysicianName", "NameOfPhysiciansReadingStudy", "AdmittingDiagnosesDescription", "PatientAge",
+    "PatientSize", "PatientWeight",
+)  # fmt: skip
+_SERIES = (
+    "SeriesInstanceUID", "Modality", "SeriesNumber", "SeriesDescription", "SeriesDate", "SeriesTime",
+    "BodyPartExamined", "ProtocolName", "Laterality", "PatientPosition", "FrameOfReferenceUID", "OperatorsName",
+    "PerformingPhysicianName", "StationName", "Manufacturer", "ManufacturerModelName", "InstitutionName",
+    "InstitutionalDepartmentName", "PerformedProcedureStepID", "PerformedProcedureStepStartDate",
+    "PerformedProcedureStepStartTime", "PerformedProcedureStepDescription", "SequenceName", "SoftwareVersions",
+    "DeviceSerialNumber",
+)  # fmt: skip
+_IMAGE = (
+    "InstanceNumber", "ImageType", "ContentDate", "ContentTime", "AcquisitionDate", "AcquisitionTime",
+    "AcquisitionNumber", "Rows", "Columns", "NumberOfFrames", "SliceLocation",
+)  # fmt: skip
+_KEPT = {Depth.PATIENT: _PATIENT, Depth.STUDY: _STUDY, Depth.SERIES: _SERIES, Depth.IMAGE: _IMAGE}
+_PLACE_IN_TUPLE = {keyword: place for place, keyword in enumerate(_IMAGE)}
+
+WANTED = frozenset(dataset.tag_of(keyword) for keywords in _KEPT.values() for keyword in keywords) | {
+    dataset.SPECIFIC_CHARACTER_SET
+}
+"""The tags that a scan must bring for `Index.add`."""
+
+
+class Image(Struct, kw_only=True):
+    """One instance: what is needed to find and to send it. `path` is relative to the folder."""
+
+    uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    path: str
+    size: int
+    mtime_ns: int
+    data_set_offset: int
+    values: tuple[object, ...]
+
+
+class Series(Struct):
+    """One series, and its instances by UID."""
+
+    attributes: dict[str, object]
+    images: dict[str, Image]
+
+
+class Study(Struct):
+    """One study, with its patient's attributes among its own, and its series by UID."""
+
+    attributes: dict[str, object]
+    series: dict[str, Series]
+    sop_classes: set[str]
+
+    def count(self) -> int:
+        """How many instances it has."""
+        return sum(len(series.images) for series in self.series.values())
+
+
+class Thing(Struct, frozen=True):
+    """One thing of some level, with what is above it."""
+
+    study: Study
+    series: Series | None = None
+    image: Image | None = None
+
+
+class Index:
+    """Studies by UID, studies by patient, instances by UID. A UID that comes twice is kept as it came first."""
+
+    def __init__(self) -> None:
+        self.studies: dict[str, Study] = {}
+        self.patients: dict[str, dict[str, Study]] = {}
+        self.images: dict[str, Image] = {}
+
+    def add(self, found: Found) -> str:
+        """Takes a file in, or says why it cannot be asked for. The same file again replaces what was known of it."""
+        uids = found.study_uid, found.series_uid, found.sop_instance_uid
+        if not found.is_instance:
+            return found.reason or "no SOP Instance UID"
+        if not all(uids) or max(map(len, uids)) > _MAX_UID:
+            return "no Study or Series Instance UID, or one that is too long"
+        known = self.images.get(found.sop_instance_uid)
+        if known is not None and known.path != found.path:
+            return "the same SOP Instance UID as another file"
+        values = _plain(found)
+        study = self._study(found.study_uid, values)
+        series = study.series.get(found.series_uid)
+        if series is None:
+            kept = {keyword: values[keyword] for keyword in _SERIES if keyword in values}
+            kept["SeriesInstanceUID"] = found.series_uid
+            series = study.series[found.series_uid] = Series(kept, {})
+        study.sop_classes.add(found.sop_class_uid)
+        image = Image(
+            uid=found.sop_instance_uid,
+            sop_class_uid=found.sop_class_uid,
+            transfer_syntax_uid=found.transfer_syntax_uid,
+            path=found.path,
+            size=found.size,
+            mtime_ns=found.mtime_ns,
+            data_set_offset=found.data_set_offset,
+            values=tuple(values.get(keyword) for keyword in _IMAGE),
+        )
+        series.images[image.uid] = self.images[image.uid] = image
+        return ""
+
+    def describe(self, thing: Thing, keywords: Iterator[str] | tuple[str, ...]) -> dict[str, object]:
+        """Keyword -> plain value of a thing; what it does not have is left out."""
+        described: dict[str, object] = {}
+        for keyword in keywords:
+            value = self._value(thing, keyword)
+            if value not in (None, ""):
+                described[keyword] = value
+        return described
+
+    def _study(self, uid: str, values: Mapping[str, object]) -> Study:
+        study = self.studies.get(uid)
+        if study is None:
+            kept = {keyword: values[keyword] for keyword in (*_PATIENT, *_STUDY) if keyword in values}
+            kept["StudyInstanceUID"] = uid
+            study = self.studies[uid] = Study(kept, {}, set())
+            self.patients.setdefault(str(kept.get("PatientID", "")), {})[uid] = study
+        return study
+
+    def _value(self, thing: Thing, keyword: str) -> object:
+        place = _PLACE_IN_TUPLE.get(keyword)
+        if place is not None:
+            return thing.image.values[place] if thing.image else None
+        if keyword.startswith("NumberOf") and keyword in DEPTH_OF:
+            return self._count(thing, keyword)
+        match keyword:
+            case "ModalitiesInStudy":
+                found = {series.attributes.get("Modality") for series in thing.study.series.values()}
+                return sorted(str(modality) for modality in found if modality)
+            case "SOPClassesInStudy":
+                return sorted(thing.study.sop_classes)
+            case "SOPInstanceUID":
+                return thing.image.uid if thing.image else None
+            case "SOPClassUID":
+                return thing.image.sop_class_uid if thing.image else None
+            case "AvailableTransferSyntaxUID":
+                return thing.image.transfer_syntax_uid if thing.image else None
+        if thing.series is not None and keyword in thing.series.attributes:
+            return thing.series.attributes[keyword]
+        return thing.study.attributes.get(keyword)
+
+    def _count(self, thing: Thing, keyword: str) -> int:
+        if keyword == "NumberOfSeriesRelatedInstances":
+            return len(thing.series.images) if thing.series else 0
+        if keyword.startswith("NumberOfPatient"):
+            studies = list(self.patients[str(thing.study.attributes.get("PatientID", ""))].values())
+        else:
+            studies = [thing.study]
+        if keyword.endswith("Studies"):
+            return len(studies)
+        return sum(len(study.series) if keyword.endswith("Series") else study.count() for study in studies)
+
+
+DEPTH_OF: dict[str, Depth] = {
+    **{keyword: depth for depth, keywords in _KEPT.items() for keyword in keywords},
+    "NumberOfPatientRelatedStudies": Depth.PATIENT,
+    "NumberOfPatientRelatedSeries": Depth.PATIENT,
+    "NumberOfPatientRelatedInstances": Depth.PATIENT,
+    "NumberOfStudyRelatedSeries": Depth.STUDY,
+    "NumberOfStudyRelatedInstances": Depth.STUDY,
+    "ModalitiesInStudy": Depth.STUDY,
+    "SOPClassesInStudy": Depth.STUDY,
+    "NumberOfSeriesRelatedInstances": Depth.SERIES,
+    "SOPInstanceUID": Depth.IMAGE,
+    "SOPClassUID": Depth.IMAGE,
+    "AvailableTransferSyntaxUID": Depth.IMAGE,
+}
+"""Every keyword that can be asked for -> the level that it belongs to."""
+
+
+def _plain(found: Found) -> dict[str, object]:
+    """The plain values of a file that are short enough to keep, and of the kind that PS3.6 promises."""
+    decoded = dataset.decode_values(found.values, found.encoding or found.transfer_syntax_uid)
+    return {keyword: value for keyword, value in decoded.items() if _is_fit(keyword, value)}
+
+
+def _is_fit(keyword: str, value: object) -> bool:
+    if isinstance(value, list):
+        return len(value) <= _MAX_VALUES and all(_is_fit(keyword, item) for item in value)
+    if isinstance(value, str):
+        return len(value) <= _MAX_TEXT and keyword not in ("Rows", "Columns")
+    return isinstance(value, int | float)

@@ -1,0 +1,77 @@
+"""Who may open an association with the node, and for what (PS3.8 §7.1.1, PS3.7 §D.3.3.4).
+
+Owns titles, the allow list and the presentation contexts that are accepted. Refuses to look at anything but the
+request.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from dcmsync.wire.dimse.operations import (
+    PATIENT_ROOT_FIND,
+    PATIENT_ROOT_GET,
+    STUDY_ROOT_FIND,
+    STUDY_ROOT_GET,
+    VERIFICATION,
+)
+from dcmsync.wire.upperlayer import contexts
+from dcmsync.wire.upperlayer.codec import AssociateAccept, AssociateReject, AssociateRequest
+
+FINDS = frozenset((STUDY_ROOT_FIND, PATIENT_ROOT_FIND))
+GETS = frozenset((STUDY_ROOT_GET, PATIENT_ROOT_GET))
+PATIENT_ROOTS = frozenset((PATIENT_ROOT_FIND, PATIENT_ROOT_GET))
+
+CALLING_NOT_RECOGNISED = AssociateReject(1, 1, 3)  # PS3.8 table 9-21: permanent, service-user
+CALLED_NOT_RECOGNISED = AssociateReject(1, 1, 7)
+
+_PLAIN = (contexts.EXPLICIT_LITTLE, contexts.IMPLICIT_LITTLE)
+_SERVICES = dict.fromkeys((VERIFICATION, *FINDS, *GETS), _PLAIN)
+_DICOM = "1.2.840.10008."
+_STORAGE = (
+    "1.2.840.10008.5.1.4.1.1.",  # images, documents, …, those of the future among them
+    "1.2.840.10008.5.1.4.34.7",  # RT Beams Delivery Instruction
+    "1.2.840.10008.5.1.4.34.10",  # RT Brachy Application Setup Delivery Instruction
+    "1.2.840.10008.5.1.4.38.1",  # Hanging Protocol
+    "1.2.840.10008.5.1.4.39.1",  # Color Palette
+    "1.2.840.10008.5.1.4.43.1",  # Generic Implant Template
+    "1.2.840.10008.5.1.4.44.1",  # Implant Assembly Template
+    "1.2.840.10008.5.1.4.45.1",  # Implant Template Group
+)
+
+
+class Policy(Struct, frozen=True, kw_only=True):
+    """Whom the node admits. `calling_aes` is None where anyone may come."""
+
+    ae_title: str
+    calling_aes: frozenset[str] | None = None
+    max_pdu_octets: int = 1 << 20
+
+    def decide(self, request: AssociateRequest) -> AssociateAccept | AssociateReject:
+        """The answer to a request. Contexts for storage are accepted in any syntax, for private classes as well."""
+        if self.calling_aes is not None and request.calling_ae not in self.calling_aes:
+            return CALLING_NOT_RECOGNISED
+        if request.called_ae != self.ae_title:
+            return CALLED_NOT_RECOGNISED
+        syntaxes_of: dict[str, tuple[str, ...]] = {}
+        for context in request.contexts:
+            offered = context.transfer_syntaxes if is_storage(context.abstract_syntax) else ()
+            mine = _SERVICES.get(context.abstract_syntax, offered)
+            syntaxes_of[context.abstract_syntax] = (*syntaxes_of.get(context.abstract_syntax, ()), *mine)
+        results, roles = contexts.answer(request, syntaxes_of)
+        return AssociateAccept(
+            called_ae=request.called_ae,
+            calling_ae=request.calling_ae,
+            results=results,
+            roles=roles,
+            max_pdu_octets=self.max_pdu_octets,
+        )
+
+
+def is_storage(sop_class_uid: str) -> bool:
+    """Whether instances of a class are stored: of DICOM's own, those that stand for storage; of all others, any."""
+    return bool(sop_class_uid) and (
+        not sop_class_uid.startswith(_DICOM)
+        or sop_class_uid.startswith(_STORAGE[0])
+        or sop_class_uid in _STORAGE[1:]
+    )

@@ -1,0 +1,120 @@
+"""`dcmsync serve`: help, options, and the wiring of `node` (what is answered) with `net` (who is listened to)."""
+
+from __future__ import annotations
+
+import os
+import signal
+from argparse import Namespace
+from typing import TYPE_CHECKING
+
+from dcmsync.commands.options import TIMEOUT, Command, Option, Streams, positive
+from dcmsync.errors import ExitStatus, UsageError
+
+if TYPE_CHECKING:
+    from dcmsync.node.node import Node
+
+
+def _port(text: str) -> int:
+    """A TCP port, or 0 for any that is free. Raises ValueError with words."""
+    if not text.isascii() or not text.isdigit() or int(text) > 65535:
+        raise ValueError(f"{text!r} is no port: write 0 to 65535")
+    return int(text)
+
+
+def _title(text: str) -> str:
+    """An AE title (PS3.5 §6.2). Raises ValueError with words."""
+    title = text.strip(" ")
+    if not 0 < len(title) <= 16 or not title.isascii() or not title.isprintable() or "\\" in title:
+        raise ValueError(f"{text!r} is no AE title: 1 to 16 characters of ASCII, without backslash")
+    return title
+
+
+COMMAND = Command(
+    name="serve",
+    summary="be a small DICOM node over a folder",
+    description=(
+        "Answers C-ECHO, C-FIND, C-GET and C-STORE from the folder DIR, until it is told to stop. The whole folder is "
+        "read at the start; files that are not whole are named and not served. What is stored lands as with pull: "
+        "success is answered when an instance is durable, a UID that is there with other content is refused with "
+        "0x0111.\n\n"
+        "Instances are sent as they are: one whose transfer syntax the peer does not take is a failed sub-operation, "
+        "never transcoded.\n\n"
+        "Writes events to standard output, one JSON object a line: listening (with the port, once peers may connect), "
+        "and association, opened and closed. SIGINT or SIGTERM stops it: it accepts no more, finishes what is in "
+        "flight (for --timeout at most) and exits 0; a second one ends it at once."
+    ),
+    options=(
+        Option(flags=("folder",), metavar="DIR", completion="directory", help="the folder to serve and to store in"),
+        Option(flags=("--ae",), metavar="AET", parse=_title, default="DCMSYNC",
+               help="our AE title, by which peers must call us; default DCMSYNC"),
+        Option(flags=("--port",), metavar="N", parse=_port, default=11112,
+               help="the TCP port, 0 for any free one; default 11112"),
+        Option(flags=("--bind",), metavar="ADDRESS", default="127.0.0.1",
+               help="the address to listen on; default 127.0.0.1, this machine alone"),
+        Option(flags=("--allow",), metavar="AET", parse=_title, repeat=True,
+               help="a calling AE title that may connect; default all, on this machine alone"),
+        Option(flags=("--allow-any",), help="let anyone connect, from other machines as well"),
+        Option(flags=("--max-associations",), metavar="N", parse=positive, default=32,
+               help="associations at a time; default 32"),
+        TIMEOUT,
+    ),
+    examples=(
+        ("dcmsync serve ./archive", "a node for this machine, at DCMSYNC@localhost:11112"),
+        ("dcmsync serve ./archive --bind 0.0.0.0 --allow MODALITY1 --allow PACS", "a node for two others"),
+    ),
+)
+
+
+def run(arguments: Namespace, streams: Streams) -> ExitStatus:
+    """Serves until a signal comes."""
+    if not os.path.isdir(arguments.folder):
+        raise UsageError(f"{arguments.folder}: no such folder", advice=f"Make it: mkdir -p {arguments.folder}")
+    if not (arguments.allow or arguments.allow_any or _is_loopback(arguments.bind)):
+        raise UsageError(f"--bind {arguments.bind} lets other machines connect, and nothing says which may",
+                         advice="Name those that may by --allow AET, or give --allow-any")
+    import anyio
+
+    from dcmsync.net.patience import Watch
+    from dcmsync.node.node import Node, Settings
+    from dcmsync.records.stream import Writer
+    from dcmsync.transfer.lander import Lander
+
+    timeout_s = arguments.timeout or 60.0
+    settings = Settings(
+        folder=arguments.folder,
+        ae_title=arguments.ae,
+        host=arguments.bind,
+        port=arguments.port,
+        calling_aes=frozenset(arguments.allow) if arguments.allow and not arguments.allow_any else None,
+        max_associations=arguments.max_associations,
+        timeout_s=timeout_s,
+    )
+    with Watch() as watch, Node(settings, watch, make_queue=Lander, say=Writer(streams.stdout).write,
+                                warn=streams.warn) as node:
+        anyio.run(_serve, node, timeout_s, streams)
+    return ExitStatus.DONE
+
+
+async def _serve(node: Node, timeout_s: float, streams: Streams) -> None:
+    """Runs the node under the eye of the signals."""
+    import anyio
+
+    async with anyio.create_task_group() as tasks:
+
+        async def mind_signals() -> None:
+            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+                async for _ in signals:
+                    if node.is_stopping:
+                        tasks.cancel_scope.cancel()
+                        return
+                    streams.say("stopping; once more to abort")
+                    tasks.cancel_scope.deadline = anyio.current_time() + timeout_s
+                    node.stop()
+
+        tasks.start_soon(mind_signals)
+        await node.run()
+        tasks.cancel_scope.cancel()
+
+
+def _is_loopback(address: str) -> bool:
+    return address == "localhost" or address == "::1" or address.startswith("127.")

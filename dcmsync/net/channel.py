@@ -63,6 +63,7 @@ class Channel:
         """What the next octets mean to the upper layer; what follows a PDU that changes the state comes with the next
         call. Raises Stalled, Disconnected.
         """
+        await self.stream.breathe()
         while True:
             while len(self.stream.pending):
                 consumed, events = self.machine.receive(self.stream.pending)

@@ -13,11 +13,13 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 
 import anyio
+import anyio.lowlevel
 
 from dcmsync.errors import Disconnected, Stalled, Unreachable
 from dcmsync.net.patience import Guard
 
 BUFFER_OCTETS = 4 << 20
+_BATCHES_IN_A_ROW = 4
 _PIECES_PER_WRITE = 1000  # IOV_MAX is 1024 on Linux and macOS
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 
@@ -34,6 +36,7 @@ class Stream:
         self._buffer = memoryview(bytearray(BUFFER_OCTETS))
         self._start = 0
         self._end = 0
+        self._unwaited = 0
 
     @property
     def pending(self) -> memoryview:
@@ -76,6 +79,16 @@ class Stream:
                 raise Stalled(f"{self.name}: {self.guard.expired}")
             self._end += count
             return count
+
+    async def breathe(self) -> None:
+        """Lets other tasks, cancellation and signals have their turn; cheap enough for every batch.
+
+        A peer that is faster than we are never makes us wait, and nothing else would ever run.
+        """
+        self._unwaited += 1
+        if self._unwaited > _BATCHES_IN_A_ROW:
+            self._unwaited = 0
+            await anyio.lowlevel.checkpoint()
 
     def quick_ack(self) -> None:
         """Has the kernel acknowledge at once what has come so far. It does not stick: call it after each read."""
@@ -120,6 +133,7 @@ class Stream:
         self._socket.close()
 
     async def _wait(self, ready: Callable[[socket.socket], Awaitable[None]]) -> None:
+        self._unwaited = 0
         try:
             await ready(self._socket)
         except (anyio.ClosedResourceError, anyio.BusyResourceError, OSError, ValueError) as error:

@@ -138,6 +138,17 @@ def test_what_cannot_be_is_refused(name: str, step: int) -> None:
         drain(framer(), HOSTILE[name], step)
 
 
+def test_tiny_fragments_come_a_thousand_at_a_time() -> None:
+    octets = pdu(pdv(1, 0, b"ab")) * 1500 + pdu(pdv(1, 0, b"ab") * 400)
+    machine, sizes, view = framer(), [], memoryview(octets)
+    while len(view):
+        consumed, found = machine.feed(view)
+        assert consumed
+        sizes.append(len(found))
+        view = view[consumed:]
+    assert sizes == [1024, 876]
+
+
 def test_a_claim_is_refused_before_its_octets_come() -> None:
     with pytest.raises(RemoteProtocolError, match=r"2,147,483,647 octets; the limit is 4,096"):
         framer().feed(memoryview(b"\4\0\x7f\xff\xff\xff"))

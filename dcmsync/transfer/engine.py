@@ -117,6 +117,7 @@ class Pull(Generic[JobT]):
         self._awaited: dict[str, Receiving[JobT]] = {}
         self._order: deque[Ledger] = deque()
         self._sources: dict[str, Source] = {}
+        self._classes: dict[tuple[str, str], list[str]] = {}  # (source, Modality) -> SOP classes seen
 
     def completed(self, job: JobT) -> None:
         """An instance has arrived whole: the destination's sinks say so."""
@@ -178,6 +179,7 @@ class Pull(Generic[JobT]):
             for attributes in await self._series(work, inventory):
                 begun = self._ledger(work, attributes)
                 await self._prepare(begun, inventory, group)
+                await self._guess_classes(begun, session)
                 self._order.append(begun)
                 await send.send(begun)
                 begun = None
@@ -194,7 +196,7 @@ class Pull(Generic[JobT]):
     async def _series(self, work: Work, inventory: Inventory) -> list[Attributes]:
         if work.level is not Level.STUDY:
             return [work.attributes]
-        query = Query(level=Level.SERIES, keys={}, usual=False, wanted=("NumberOfSeriesRelatedInstances",))
+        query = Query(level=Level.SERIES, keys={}, usual=False, wanted=("Modality", "NumberOfSeriesRelatedInstances"))
         found: list[Attributes] = [attributes async for attributes in inventory.walk(query, work.attributes)]
         if not found:
             raise Refused(f"{work.source}: the study is not there (any more)", status=0)
@@ -265,7 +267,8 @@ class Pull(Generic[JobT]):
                 await anyio.sleep(retry.delay_s(attempt - 1, random()))  # jitter, no secret
             error = None
             try:
-                await self._learn_classes(ledger, session, exact=attempt > 1)
+                if attempt > 1:
+                    await self._learn_classes(ledger, session)
                 whole = len(ledger.lacking) == len(ledger.wanted)
                 for lot, as_whole in batches(ledger.lacking, whole=whole, one_by_one=attempt == retry.ROUNDS):
                     ending = await self._fetch_lot(ledger, session, lot, whole=as_whole)
@@ -300,26 +303,40 @@ class Pull(Generic[JobT]):
             with anyio.CancelScope(shield=True):
                 await receiving.settle()
 
-    async def _learn_classes(self, ledger: Ledger, session: Session, *, exact: bool) -> None:
-        """Fills in SOP classes: of a first and last instance for all, for most series have one; or of each.
+    async def _guess_classes(self, ledger: Ledger, session: Session) -> None:
+        """Fills in SOP classes that are unknown: those of the first and the last instance stand for all.
 
-        Servers that keep the class outside their index (Orthanc 1.10) need 0.2 ms an instance to tell it.
+        Most series have one class, and most sources one for each modality, so few are asked for. Where the guess is
+        wrong the instance does not come, and `_learn_classes` asks again. Servers that keep the class outside their
+        index (Orthanc 1.10) need 0.2 ms an instance to tell it.
         """
-        above = {"StudyInstanceUID": ledger.study_uid, "SeriesInstanceUID": ledger.series_uid}
-        unknown = [uid for uid, kind in ledger.lacking.items() if exact or not kind]
-        if not unknown:
+        unknown = [uid for uid, kind in ledger.lacking.items() if not kind]
+        if not unknown or self._settings.dry_run:
             return
-        asked = [""] if exact else [uid for uid in dict.fromkeys((unknown[0], unknown[-1])) if not _WILD & set(uid)]
-        found: dict[str, str] = {}
-        for uid in asked:
-            ask = Ask(level=Level.INSTANCE, keys={**above, "SOPInstanceUID": uid}, wanted=("SOPClassUID",))
-            async for answer in session.find(ask):
-                if not isinstance(answer, Ending) and answer.get("SOPClassUID"):
-                    found[str(answer.get("SOPInstanceUID", uid))] = str(answer["SOPClassUID"])
-        guess = list(dict.fromkeys(found.values()))
+        kin = (ledger.source, str(ledger.attributes.get("Modality", "")))
+        if kin not in self._classes:
+            ends = [uid for uid in dict.fromkeys((unknown[0], unknown[-1])) if not _WILD & set(uid)]
+            found = [kind for uid in ends for kind in (await self._ask_classes(ledger, session, uid)).values()]
+            self._classes[kin] = list(dict.fromkeys(found))
+        guess = self._classes[kin]
         for index, uid in enumerate(unknown):
-            kind = found.get(uid) or (guess[index * len(guess) // len(unknown)] if guess and not exact else "")
-            ledger.wanted[uid] = kind or ledger.wanted[uid]
+            ledger.wanted[uid] = guess[index * len(guess) // len(unknown)] if guess else ""
+
+    async def _learn_classes(self, ledger: Ledger, session: Session) -> None:
+        """Asks for the SOP class of each instance of the series that has not come yet."""
+        found = await self._ask_classes(ledger, session, "")
+        for uid in ledger.lacking:
+            ledger.wanted[uid] = found.get(uid) or ledger.wanted[uid]
+
+    async def _ask_classes(self, ledger: Ledger, session: Session, uid: str) -> dict[str, str]:
+        """SOP Instance UID -> SOP Class UID, of one instance, or of the whole series for ""."""
+        above = {"StudyInstanceUID": ledger.study_uid, "SeriesInstanceUID": ledger.series_uid}
+        ask = Ask(level=Level.INSTANCE, keys={**above, "SOPInstanceUID": uid}, wanted=("SOPClassUID",))
+        found = {}
+        async for answer in session.find(ask):
+            if not isinstance(answer, Ending) and answer.get("SOPClassUID"):
+                found[str(answer.get("SOPInstanceUID", uid))] = str(answer["SOPClassUID"])
+        return found
 
     # Verdicts
 

@@ -22,7 +22,8 @@ NO_DATA_SET = 0x0101  # any other Command Data Set Type announces one (§E.1)
 HAS_DATA_SET = 0x0001
 
 _ELEMENT = Layout("<HHI")
-_US = Layout("<H")
+_ELEMENT_AND_US = Layout("<HHIH").unpack_from  # an element of VR US, or the front of another
+_US_ELEMENT = Layout("<HHIH").pack
 _GROUP_LENGTH = Layout("<HHII")
 
 
@@ -67,36 +68,45 @@ _FIELDS: dict[int, tuple[str, bool]] = {
     0x1030: ("originator_ae", True),  # Move Originator Application Entity Title
     0x1031: ("originator_message_id", False),  # Move Originator Message ID
 }
+_ROWS = tuple((element, *row) for element, row in _FIELDS.items() if row[0] in Command.__struct_fields__)
 _IS_UID = frozenset((0x0002, 0x0003, 0x1000))
 
 
 def encode(command: Command) -> bytes:
     """The command set with its group length, elements ascending."""
-    body = bytearray()
-    for element, (name, is_text) in _FIELDS.items():
-        value = getattr(command, name, None)
-        if element == 0x0800:
-            value = HAS_DATA_SET if value else NO_DATA_SET
+    # hot: one for each instance retrieved, the reply to its C-STORE request
+    parts = [b""]
+    octets_in_all = 0
+    for element, name, is_text in _ROWS:
+        value = getattr(command, name)
         if value is None:
             continue
         if is_text:
             octets = value.encode("ascii", "replace")
             if len(octets) & 1:
                 octets += b"\0" if element in _IS_UID else b" "
+            parts.append(_ELEMENT.pack(0, element, len(octets)))
+            parts.append(octets)
+            octets_in_all += 8 + len(octets)
         else:
-            octets = _US.pack(value)
-        body += _ELEMENT.pack(0, element, len(octets)) + octets
-    return _GROUP_LENGTH.pack(0, 0, 4, len(body)) + bytes(body)
+            if element == 0x0800:
+                value = HAS_DATA_SET if value else NO_DATA_SET
+            parts.append(_US_ELEMENT(0, element, 2, value))
+            octets_in_all += 10
+    parts[0] = _GROUP_LENGTH.pack(0, 0, 4, octets_in_all)
+    return b"".join(parts)
 
 
 def decode(octets: bytes) -> Command:
     """Reads a command set. Raises RemoteProtocolError when it is malformed or lacks its Command Field."""
+    # hot: two for each instance retrieved, its C-STORE request and the pending C-GET response before it
     values: dict[str, object] = {}
     position, end = 0, len(octets)
+    octets += b"\0\0"  # so that the two octets after the last header can be read with it
     while position < end:
         if end - position < 8:
             raise RemoteProtocolError("sent a command set that ends inside an element")
-        group, element, length = _ELEMENT.unpack_from(octets, position)
+        group, element, length, number = _ELEMENT_AND_US(octets, position)
         position += 8
         if group != 0 or length > end - position:
             raise RemoteProtocolError(f"sent a command set with an impossible element ({group:04X},{element:04X})")
@@ -107,7 +117,7 @@ def decode(octets: bytes) -> Command:
                 # A UID keeps its inner odd characters: `1.2.3\0x` must stay distinguishable from `1.2.3`.
                 values[name] = octets[position : position + length].rstrip(b"\0 ").decode("ascii", "backslashreplace")
             elif length == 2:
-                values[name] = _US.unpack_from(octets, position)[0]
+                values[name] = number
             elif length:
                 raise RemoteProtocolError(f"sent a command set whose {name} has {length} octets, not 2")
         position += length

@@ -89,7 +89,7 @@ class Sink(Protocol):
     def write(self, pieces: Sequence[memoryview]) -> None:
         """Takes the next octets, in order. The buffers are the caller's again when this returns.
 
-        Raises LocalTrouble; the caller then discards.
+        Raises LocalTrouble, or RemoteProtocolError for what cannot become a data set; the caller then discards.
         """
 
     def finish(self) -> int:

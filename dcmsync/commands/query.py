@@ -6,13 +6,16 @@ from argparse import Namespace
 from typing import TYPE_CHECKING
 
 from dcmsync.commands.options import CALLING, FORMAT, REQUIRE_END, TIMEOUT, Command, Option, Streams
-from dcmsync.errors import ExitStatus, PeerError, UsageError
+from dcmsync.errors import ExitStatus, InputError, PeerError, UsageError
 
 if TYPE_CHECKING:
+    from contextlib import AsyncExitStack
+
     from dcmsync.commands.places import Places
     from dcmsync.contract import Attributes, Session
     from dcmsync.plan.levels import Query
     from dcmsync.plan.window import Judge
+    from dcmsync.records.stream import Line
 
 COMMAND = Command(
     name="query",
@@ -111,6 +114,7 @@ class _Asking:
         self._printer = Printer(streams, arguments.format)
         self._trouble = ""
         self._splits = 0
+        self._sessions: dict[str, Session] = {}
 
     async def ask(self) -> ExitStatus:
         """The answers of one endpoint."""
@@ -127,32 +131,45 @@ class _Asking:
         """What is below the records on standard input; those that are deep enough pass as they are."""
         from contextlib import AsyncExitStack
 
-        from dcmsync.records import model
         from dcmsync.records.stream import Reader
         from dcmsync.transfer.feed import Feed
-        from dcmsync.transfer.works import work_of
 
         reader = Reader(self._streams.stdin, require_end=self._arguments.require_end)
-        sessions: dict[str, Session] = {}
         status = ExitStatus.DONE
-        async with AsyncExitStack() as stack:
-            async for line in Feed(reader):
-                is_parent = isinstance(line.record, model.Study | model.Series)
-                work = work_of(line.record, line.number) if is_parent else None
-                if work is None or work.level >= self._query.level:
-                    self._printer.write_line(line.raw)
-                    continue
-                try:
-                    if work.source not in sessions:
-                        node = self.places.open(work.source)
-                        sessions[work.source] = await stack.enter_async_context(node.session())
-                    await self._list(sessions[work.source], work.source, work.attributes)
-                except PeerError as error:
-                    self._streams.say(str(error))
-                    self._trouble = self._trouble or error.reason
-                    status = max(status, error.exit_status)
+        try:
+            async with AsyncExitStack() as stack:
+                async for line in Feed(reader):
+                    status = max(status, await self._expand(line, stack))
+        except InputError as error:
+            self._printer.end(complete=False, reason=error.reason, splits=self._splits)
+            raise
         self._trouble = self._trouble or reader.trouble
         return max(status, self._end())
+
+    async def _expand(self, line: Line, stack: AsyncExitStack) -> ExitStatus:
+        """What is below one record; the line itself where that is nothing to ask for."""
+        from dcmsync.contract import Level
+        from dcmsync.records.model import Series, Study
+        from dcmsync.transfer.works import work_of
+
+        level = self._query.level
+        is_above = isinstance(line.record, Study | Series if level is Level.INSTANCE else Study)
+        work = work_of(line.record, line.number) if is_above and level is not Level.STUDY else None
+        if work is None:
+            self._printer.write_line(line.raw)
+            return ExitStatus.DONE
+        try:
+            if work.source not in self._sessions:
+                session = self.places.open(work.source).session()
+                self._sessions[work.source] = await stack.enter_async_context(session)
+            await self._list(self._sessions[work.source], work.source, work.attributes)
+        except UsageError as error:
+            raise InputError(error.message, line=line.number, advice=error.advice) from error
+        except PeerError as error:
+            self._streams.say(str(error))
+            self._trouble = self._trouble or error.reason
+            return error.exit_status
+        return ExitStatus.DONE
 
     async def _list(self, session: Session, source: str, known: Attributes | None) -> None:
         from contextlib import aclosing

@@ -13,7 +13,7 @@ import threading
 import time
 from types import TracebackType
 
-FLOOR_OCTETS_PER_S = 4096
+FLOOR_OCTETS_PER_S = 16384
 _TICKS_PER_DEADLINE = 8
 
 

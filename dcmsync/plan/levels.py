@@ -67,6 +67,8 @@ def read_words(words: Iterable[str]) -> tuple[dict[str, str], list[str]]:
         if not keyword.isidentifier() and not (len(keyword) == 8 and keyword.isalnum()):
             advice = "Write KEY=VALUE or KEY, with a DICOM keyword such as StudyDate"
             raise UsageError(f"{word!r} is no key", advice=advice)
+        if value != value.encode("utf-8", "replace").decode("utf-8"):  # octets of the command line that are no UTF-8
+            raise UsageError(f"the value of {keyword} is no UTF-8 text", advice="Set LC_ALL or the terminal to UTF-8")
         if keyword in keys:
             raise UsageError(f"{keyword} is asked for twice", advice="Run two queries, or give UIDs as KEY=A,B")
         if separator and value:

@@ -1,8 +1,9 @@
 """How to ask again, in parts, for a list that the peer may have cut short.
 
 Owns which counts are suspicious, and how a query is cut: studies by StudyDate, within one day by StudyTime, within
-one minute by the first character of PatientID; series and instances by the first digit of their number. Pure: it is
-shown what came, and gives the keys of the parts.
+one minute by the first character of PatientID; series and instances by each number that has not been seen, for numbers
+match neither wildcards nor ranges (PS3.4 §C.2.2.2.4, .5; Orthanc refuses the query). Pure: it is shown what came, and
+gives the keys of the parts.
 """
 
 from collections import Counter
@@ -13,8 +14,10 @@ from dcmsync.contract import Level
 
 _FIRST_DAY, _LAST_DAY = date(1850, 1, 1), date(9999, 12, 31)
 _DAY_MINUTES = 24 * 60
-_INITIALS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_-. !#$%&'()+,/:;<=>@[]^`{|}~"
-_NUMBERS = {Level.SERIES: "SeriesNumber", Level.INSTANCE: "InstanceNumber"}
+_INITIALS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_-.!#$%&'()+,/:;<=>@[]^`{|}~"  # leading spaces count for nothing
+NUMBERS = {Level.SERIES: "SeriesNumber", Level.INSTANCE: "InstanceNumber"}
+_BEYOND = 3  # how many numbers are asked for beyond the highest that must be there
+_MAX_NUMBERS = 10_000
 
 
 def is_suspicious(count: int) -> bool:
@@ -33,10 +36,15 @@ class Spread:
         self.dates: Counter[str] = Counter()
         self.minutes: Counter[int] = Counter()
         self.initials: set[str] = set()
+        self.numbers: dict[str, set[int]] = {keyword: set() for keyword in NUMBERS.values()}
 
     def add(self, answer: Mapping[str, object]) -> None:
         """Counts one answer."""
         self.count += 1
+        for keyword, numbers in self.numbers.items():
+            number = answer.get(keyword)
+            if isinstance(number, int):
+                numbers.add(number)
         day = answer.get("StudyDate")
         if isinstance(day, str) and _day(day):
             self.dates[day] += 1
@@ -50,10 +58,16 @@ class Spread:
             self.initials.add(patient[0])
 
 
-def parts(level: Level, keys: Mapping[str, str], spread: Spread) -> list[dict[str, str]]:
-    """The keys of the queries that together ask for the same; empty when it cannot be cut any further."""
+def parts(
+    level: Level, keys: Mapping[str, str], spread: Spread, claimed: int | None = None
+) -> list[dict[str, str]]:
+    """The keys of the queries that together ask for what is lacking; empty when it cannot be cut any further.
+
+    For studies they ask for everything again. Below that, `claimed` is how many things there should be, and whether
+    the parts found them all can be told only by it.
+    """
     if level is not Level.STUDY:
-        return _by_digit(_NUMBERS[level], keys)
+        return _by_number(NUMBERS[level], keys, spread, claimed or 0)
     return _by_date(keys, spread) or _by_time(keys, spread) or _by_initial(keys, spread)
 
 
@@ -97,17 +111,17 @@ def _by_time(keys: Mapping[str, str], spread: Spread) -> list[dict[str, str]]:
 def _by_initial(keys: Mapping[str, str], spread: Spread) -> list[dict[str, str]]:
     if keys.get("PatientID"):
         return []
-    initials = dict.fromkeys([*_INITIALS, *sorted(spread.initials - {"*", "?", "\\"})])
+    initials = dict.fromkeys([*_INITIALS, *sorted(spread.initials - {"*", "?", "\\", " "})])
     return [{**keys, "PatientID": f"{initial}*"} for initial in initials]
 
 
-def _by_digit(keyword: str, keys: Mapping[str, str]) -> list[dict[str, str]]:
-    asked = keys.get(keyword, "")
-    stem = asked.removesuffix("*")
-    if asked and (asked == stem or len(stem) > 6):
+def _by_number(keyword: str, keys: Mapping[str, str], spread: Spread, claimed: int) -> list[dict[str, str]]:
+    if keys.get(keyword):
         return []
-    exact = [{**keys, keyword: stem}] if stem else []
-    return exact + [{**keys, keyword: f"{stem}{digit}*"} for digit in "0123456789"]
+    seen = spread.numbers[keyword]
+    highest = min(max(seen, default=0), _MAX_NUMBERS)
+    numbers = range(min(max(highest, claimed, spread.count) + _BEYOND, _MAX_NUMBERS) + 1)
+    return [{**keys, keyword: str(number)} for number in numbers if number not in seen]
 
 
 def _range(asked: str) -> tuple[date | None, date | None]:

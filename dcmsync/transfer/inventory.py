@@ -20,6 +20,11 @@ from dcmsync.plan.match import matcher, vr_of
 
 _COUNTS = {Level.SERIES: "NumberOfStudyRelatedSeries", Level.INSTANCE: "NumberOfSeriesRelatedInstances"}
 _PARENTS = {Level.SERIES: Level.STUDY, Level.INSTANCE: Level.SERIES}
+_NOT_IN_PARTS = {
+    Level.STUDY: "studies without date, time or patient ID cannot be asked for in parts",
+    Level.SERIES: "series without a number cannot be asked for in parts, nor can any of some peers",
+    Level.INSTANCE: "instances without a number cannot be asked for in parts, nor can any of some peers",
+}
 _MAX_SPLITS = 100_000
 _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(dict[str, object])
@@ -89,12 +94,16 @@ class Inventory:
     ) -> AsyncGenerator[dict[str, object], None]:
         """The things of one level below one parent, each once; asks again in parts where the list may be cut."""
         seen: set[int] = set()
-        claimed = known.get(_COUNTS.get(level, ""))
+        unconfirmed: set[int] = set()  # listed by a query that was then cut, and not yet by one of its parts
+        is_limited = False
+        is_narrowed = any(value for key, value in keys.items() if not key.endswith("InstanceUID"))
+        claimed = known.get(_COUNTS.get(level, "")) if not (is_narrowed or keys[level.unique_key]) else None
         waiting = [dict(keys)]
         while waiting:
             asked = waiting.pop()
             spread = split.Spread()
             ending = Ending()
+            marks: set[int] = set()
             async with aclosing(self._checked(level, asked, wanted)) as answers:
                 async for answer in answers:
                     if isinstance(answer, Ending):
@@ -102,21 +111,26 @@ class Inventory:
                         continue
                     spread.add(answer)
                     mark = hash(answer[level.unique_key])
+                    marks.add(mark)
                     if mark not in seen:
+                        is_limited = is_limited or bool(unconfirmed)
                         seen.add(mark)
                         yield answer
-            whole = isinstance(claimed, int) and len(seen) >= claimed
+            unconfirmed -= marks
+            whole = isinstance(claimed, int) and len(seen) == claimed
             if whole or not (ending.truncated or split.is_suspicious(spread.count)):
                 continue
             cut = split.parts(level, asked, spread) if self.splits < _MAX_SPLITS else []
             if cut:
                 self.splits += 1
                 waiting += reversed(cut)
+                unconfirmed |= marks
+                is_limited = is_limited or ending.truncated
             if ending.truncated and not cut:
                 self._incomplete(f"{ending.why}, and the query cannot be split further")
-            elif ending.truncated and level is Level.STUDY and spread.undated and not keys.get("StudyDate"):
-                self._incomplete(f"{ending.why}, and studies without a date cannot be asked for in parts")
-        if level is not Level.STUDY and isinstance(claimed, int) and len(seen) < claimed:
+        if unconfirmed and is_limited:
+            self._incomplete(_NOT_IN_PARTS[level])
+        if isinstance(claimed, int) and len(seen) < claimed:
             self._once(f"a parent claims more things at {level.word} level than were listed")
             if self.splits:
                 self._incomplete("the parts of a split list are fewer than the peer says there are")
@@ -134,7 +148,8 @@ class Inventory:
                 if isinstance(answer, Ending):
                     yield answer
                     continue
-                if not answer.get(level.unique_key) and not keys.get(level.unique_key):
+                uid = answer.get(level.unique_key)
+                if not (uid and isinstance(uid, str)) and not keys.get(level.unique_key):
                     self._once(f"answers without {level.unique_key} were dropped")
                     continue
                 wrong = next((key for key, judge in judges.items() if key in answer and not judge(answer[key])), "")

@@ -35,6 +35,7 @@ from dcmsync.wire.codings import (
 from dcmsync.wire.source import MAX_INFLATED_OCTETS, WINDOW_OCTETS, Distant, Inflating, Memory, Source, Values, Window
 
 MAX_DEPTH = 64  # sequences within sequences
+MAX_DESCENTS = 8
 
 State = Literal["whole", "truncated", "not dicom", "stopped"]
 
@@ -44,7 +45,8 @@ class Walk(Struct, frozen=True, kw_only=True):
 
     `state`: "whole" when the last element ends with the source; "truncated" when the data set ends, or breaks, earlier:
     at the element at `offset`, for `reason`; "not dicom" when it never looked like a data set; "stopped" when
-    `stop_after` was passed and the rest was not looked at. `encoding`: the transfer syntax UID whose element encoding
+    `stop_after` was passed and the rest was not looked at. `is_cut` says of a truncated one that nothing is wrong with
+    it but its end: more octets might make it whole. `encoding`: the transfer syntax UID whose element encoding
     was met, where that is not the declared one. Offsets in a deflated data set count inflated octets.
     """
 
@@ -53,6 +55,7 @@ class Walk(Struct, frozen=True, kw_only=True):
     values: Values
     reason: str = ""
     encoding: str = ""
+    is_cut: bool = False
 
     @property
     def is_whole(self) -> bool:
@@ -67,10 +70,12 @@ def walk(
     offset: int = 0,
     wanted: frozenset[int] = frozenset(),
     stop_after: int | None = None,
+    ascending: bool = False,
 ) -> Walk:
     """Walks the data set that begins at `offset` of `source` and ends with it. A window lies at or before `offset`.
 
     `wanted`: tags as 0xGGGGEEEE, of the top level. `stop_after`: the last tag of interest.
+    `ascending`: refuse elements that fail to ascend (PS3.5 §7.1) more often than in any real file.
     """
     if transfer_syntax_uid in DEFLATED:
         inflated = _inflate(source.source if isinstance(source, Window) else source, offset)
@@ -85,9 +90,11 @@ def walk(
         return Walk(state="not dicom", offset=offset, reason="no element where the data set should begin", values={})
     values: Values = {}
     try:
-        state, end = _follow(window, coding, offset, wanted, stop_after, values)
+        state, end = _follow(window, coding, offset, wanted, stop_after, values, ascending=ascending)
     except _Broken as broken:
-        return Walk(state="truncated", offset=broken.offset, reason=broken.reason, values=values)
+        return Walk(
+            state="truncated", offset=broken.offset, reason=broken.reason, values=values, is_cut=broken.is_cut
+        )
     encoding = coding.uid if declared(transfer_syntax_uid) not in (coding, None) else ""
     return Walk(state=state, offset=end, values=values, encoding=encoding)
 
@@ -95,29 +102,44 @@ def walk(
 class _Broken(Exception):
     """The walk cannot go on at the element at `offset`."""
 
-    def __init__(self, offset: int, reason: str) -> None:
+    def __init__(self, offset: int, reason: str, *, is_cut: bool = False) -> None:
         self.offset = offset
         self.reason = reason
+        self.is_cut = is_cut
 
 
 def _follow(
-    window: Window, coding: Coding, at: int, wanted: frozenset[int], stop: int | None, values: Values
+    window: Window,
+    coding: Coding,
+    at: int,
+    wanted: frozenset[int],
+    stop: int | None,
+    values: Values,
+    *,
+    ascending: bool,
 ) -> tuple[State, int]:
     """Follows the top level from `at`. Gives "whole" or "stopped", and where. Raises _Broken."""
     follow = _follow_implicit if coding.implicit else _follow_explicit
     asked = _asked(wanted, little=coding.little)
+    last = [-1, 0] if ascending else None  # the last tag, and how often one was less than its predecessor
     while True:
-        at, passed = follow(window, coding, at, asked, stop, values)
+        at, passed = follow(window, coding, at, asked, stop, values, last)
         if passed:
             return "stopped", at
         if at == window.end:
             return "whole", at
         if not window.move(at):
-            raise _Broken(at, "ends within the header of an element")
+            raise _Broken(at, "ends within the header of an element", is_cut=True)
 
 
 def _follow_explicit(
-    window: Window, coding: Coding, at: int, asked: dict[int, int], stop: int | None, values: Values
+    window: Window,
+    coding: Coding,
+    at: int,
+    asked: dict[int, int],
+    stop: int | None,
+    values: Values,
+    last: list[int] | None,
 ) -> tuple[int, bool]:
     """Follows explicit VR elements until the window ends. Gives where, and whether `stop` was passed."""
     # hot: 19 µs for a 9 kB MR of 73 elements, 50 µs for a CT of 258; 10 wanted (2 shared cores, CPython 3.11, 2026-11)
@@ -130,6 +152,8 @@ def _follow_explicit(
             tag, vr, length = header(octets, position)
             if stop is not None and plain(tag, coding) > stop:
                 return base + position, True
+            if last is not None:
+                _ascend(tag, coding, last, base + position)
             if vr in short:
                 start = position + 8
             else:
@@ -147,7 +171,7 @@ def _follow_explicit(
                     continue
             following = start + length
             if following > room:
-                raise _Broken(base + position, _beyond(tag, coding, length, room - start))
+                raise _Broken(base + position, _beyond(tag, coding, length, room - start), is_cut=True)
             if tag in asked:
                 window.take(asked[tag], coding.names.get(vr, "UN"), base + start, length, values)
             position = following
@@ -156,7 +180,13 @@ def _follow_explicit(
 
 
 def _follow_implicit(
-    window: Window, coding: Coding, at: int, asked: dict[int, int], stop: int | None, values: Values
+    window: Window,
+    coding: Coding,
+    at: int,
+    asked: dict[int, int],
+    stop: int | None,
+    values: Values,
+    last: list[int] | None,
 ) -> tuple[int, bool]:
     """Follows implicit VR elements until the window ends. Gives where, and whether `stop` was passed."""
     header = coding.header
@@ -168,6 +198,8 @@ def _follow_implicit(
             tag, length = header(octets, position)
             if stop is not None and plain(tag, coding) > stop:
                 return base + position, True
+            if last is not None:
+                _ascend(tag, coding, last, base + position)
             if tag & 0xFFFF in _NO_GROUPS:
                 raise _Broken(base + position, f"{name(tag, coding)} where an element should begin")
             if length == UNDEFINED:
@@ -178,7 +210,7 @@ def _follow_implicit(
                 continue
             following = position + 8 + length
             if following > room:
-                raise _Broken(base + position, _beyond(tag, coding, length, room - position - 8))
+                raise _Broken(base + position, _beyond(tag, coding, length, room - position - 8), is_cut=True)
             if tag in asked:
                 window.take(asked[tag], "", base + position + 8, length, values)
             position = following
@@ -227,12 +259,12 @@ def _follow_items(window: Window, coding: Coding, at: int, *, fragments: bool) -
                     return base + position + 8, True
                 following = position + 8 + length
                 if following > room:
-                    raise _Broken(base + position, _beyond(tag, coding, length, room - position - 8))
+                    raise _Broken(base + position, _beyond(tag, coding, length, room - position - 8), is_cut=True)
                 position = following
         except OutOfWindow:
             at = base + position
         if not window.move(at):
-            raise _Broken(at, "ends within a sequence")
+            raise _Broken(at, "ends within a sequence", is_cut=True)
 
 
 def _follow_item(window: Window, coding: Coding, at: int) -> tuple[int, tuple[Coding, bool] | None]:
@@ -250,12 +282,12 @@ def _follow_item(window: Window, coding: Coding, at: int) -> tuple[int, tuple[Co
                 if opened is not None:
                     return base + start, opened
                 if start + length > room:
-                    raise _Broken(base + position, _beyond(tag, coding, length, room - start))
+                    raise _Broken(base + position, _beyond(tag, coding, length, room - start), is_cut=True)
                 position = start + length
         except OutOfWindow:
             at = base + position
         if not window.move(at):
-            raise _Broken(at, "ends within an item")
+            raise _Broken(at, "ends within an item", is_cut=True)
 
 
 def _nested_header(
@@ -328,6 +360,15 @@ def _inflate(source: Source, offset: int) -> Source | Walk:
     if size == len(head):
         return head
     return Distant(Inflating(source, offset).read_at, size)
+
+
+def _ascend(tag: int, coding: Coding, last: list[int], offset: int) -> None:
+    number = plain(tag, coding)
+    if number < last[0]:
+        last[1] += 1
+        if last[1] > MAX_DESCENTS:
+            raise _Broken(offset, "elements begin again and again")
+    last[0] = number
 
 
 def _beyond(tag: int, coding: Coding, length: int, left: int) -> str:

@@ -266,3 +266,16 @@ def test_mutated_files_never_raise() -> None:
         for _ in range(dice.choice([1, 4, 64])):
             octets[dice.randrange(len(octets))] = dice.choice([0, 0xFF, dice.randrange(256)])
         assert walk_file(bytes(octets))[1].state in {"whole", "truncated", "not dicom"}
+
+
+def test_a_data_set_that_begins_again_and_again_is_refused_when_asked() -> None:
+    once = element(0x00080005, "CS", b"ISO_IR 100") + element(0x00100020, "LO", b"P1")
+    assert walk(once * 9, EXPLICIT, ascending=True).is_whole
+    found = walk(once * 10, EXPLICIT, ascending=True)
+    assert (found.state, found.is_cut) == ("truncated", False)
+
+
+def test_a_cut_data_set_may_go_on_and_a_broken_one_may_not() -> None:
+    octets = element(0x00080005, "CS", b"ISO_IR 100") + element(0x00100020, "LO", b"P1")
+    assert walk(octets[:-1], EXPLICIT).is_cut
+    assert not walk(octets + bytes(100), EXPLICIT).is_cut

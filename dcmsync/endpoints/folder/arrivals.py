@@ -1,7 +1,8 @@
 """What comes in for a folder: the sink that takes an instance's octets, and the values before and after it lands.
 
 Owns octets from the network until a worker takes over: in memory up to a limit, beyond it in a staging file, written
-and hashed where they lie, without a copy. Refuses to look at them, and to choose their name.
+and hashed where they lie, without a copy. Refuses to choose their name, and looks at them only so far
+as to end what cannot become a data set.
 """
 
 import errno
@@ -13,10 +14,13 @@ from msgspec import Struct
 
 from dcmsync.contract import Arrival, Expected
 from dcmsync.endpoints.folder.staging import Staging
-from dcmsync.errors import LocalTrouble
+from dcmsync.errors import LocalTrouble, RemoteProtocolError
+from dcmsync.wire.codings import DEFLATED
+from dcmsync.wire.elements import walk
 from dcmsync.wire.part10 import file_meta
-from dcmsync.wire.source import Values
+from dcmsync.wire.source import Distant, Source, Values
 
+FIRST_LOOK_OCTETS = 64 << 10  # when an arriving instance is first looked at
 MEMORY_OCTETS = 1 << 20  # an instance up to this size stays in memory until it lands
 PIECES_AT_ONCE = 1000  # below IOV_MAX (1024) of Linux and macOS
 
@@ -84,17 +88,20 @@ class Sink:
         self._memory: bytearray | None = bytearray()
         self._head = file_meta(arrival.sop_class_uid, arrival.sop_instance_uid, arrival.transfer_syntax_uid)
         self._size = 0
+        self._look_at = FIRST_LOOK_OCTETS
         self._staged = ""
         self._descriptor = -1
         self._file_hash: Hasher | None = None
         self._data_set_hash: Hasher | None = None
 
     def write(self, pieces: Sequence[memoryview]) -> None:
-        """Takes the next octets. Raises LocalTrouble; the caller then discards."""
+        """Takes the next octets. Raises LocalTrouble, RemoteProtocolError; the caller then discards."""
         if self._memory is not None:
             for piece in pieces:
                 self._memory += piece
             self._size = len(self._memory)
+            if self._size >= self._look_at:
+                self._look(self._memory)
             if self._size <= self._settings.memory_octets:
                 return
             pieces = [memoryview(self._memory)]
@@ -103,6 +110,8 @@ class Sink:
         else:
             self._size += sum(piece.nbytes for piece in pieces)
         self._append(pieces)
+        if self._size >= self._look_at:
+            self._look(Distant(self._read_at, self._size))
 
     def finish(self) -> int:
         """Hands the job over. Gives 0: what the instance is worth shows when it lands."""
@@ -129,6 +138,22 @@ class Sink:
             os.close(self._descriptor)
             self._staging.remove(self._staged)
             self._descriptor = -1
+
+    def _look(self, so_far: Source) -> None:
+        """Refuses what cannot become a data set however much of it comes; looks again at four times the size.
+
+        A peer that never ends an instance would else fill the disk. Raises RemoteProtocolError.
+        """
+        self._look_at = 4 * self._size
+        if self._arrival.transfer_syntax_uid in DEFLATED:
+            return
+        found = walk(so_far, self._arrival.transfer_syntax_uid, ascending=True)
+        if not (found.is_whole or found.is_cut):
+            words = f"sent octets that are no data set: at {found.offset:,}: {found.reason}"
+            raise RemoteProtocolError(words)
+
+    def _read_at(self, offset: int, length: int) -> bytes:
+        return os.pread(self._descriptor, min(length, self._size - offset), len(self._head) + offset)
 
     def _stage(self) -> None:
         try:

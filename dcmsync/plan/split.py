@@ -14,7 +14,8 @@ from dcmsync.contract import Level
 
 _FIRST_DAY, _LAST_DAY = date(1850, 1, 1), date(9999, 12, 31)
 _DAY_MINUTES = 24 * 60
-_INITIALS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_-.!#$%&'()+,/:;<=>@[]^`{|}~"  # leading spaces count for nothing
+# Without the space: a leading one is padding, and ` *` would ask for everything.
+_INITIALS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_-.!#$%&'()+,/:;<=>@[]^`{|}~"
 NUMBERS = {Level.SERIES: "SeriesNumber", Level.INSTANCE: "InstanceNumber"}
 _BEYOND = 3  # how many numbers are asked for beyond the highest that must be there
 _MAX_NUMBERS = 10_000

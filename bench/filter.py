@@ -1,42 +1,41 @@
 """P8: `dcmsync filter` against `jq`, as whole processes, start-up included.
 
-Owns the input (200,000 series records, fixed seed) and the measurement: five runs of each, in turn, medians. Run it
-with `python -m bench.filter`. Refuses to compare answers that differ.
+Owns the input: 200,000 series records, fixed seed. Refuses to compare answers that differ.
 """
 
+import filecmp
 import json
-import os
 import random
 import shutil
-import statistics
-import subprocess
-import sys
 import tempfile
-import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
+from bench import measure
+from bench.measure import DCMSYNC, Line, Row, RunFailed
+
 SERIES = 200_000
-RUNS = 5
-TARGET = 6.0
 MODALITIES = ("CT", "MR", "US", "CR", "PT", "SR")
 
 
-def rows() -> list[tuple[str, str, str, str, str]]:
-    """The rows of the table: number, work, ours, theirs, ratio. Empty where jq is not installed."""
+def rows(runs: int) -> Iterator[Row]:
+    """The row of the table; none where jq is not installed."""
     jq = shutil.which("jq")
     if jq is None:
-        return []
+        measure.say("P8: jq is not installed")
+        return
+    ours = (*DCMSYNC, "filter", "Modality=CT")
+    theirs = (jq, "-c", 'select(.Modality=="CT")')
     with tempfile.TemporaryDirectory() as folder:
         records = Path(folder) / "series.ndjson"
         write_series(records)
-        ours = [sys.executable, "-m", "dcmsync", "filter", "Modality=CT"]
-        theirs = [jq, "-c", 'select(.Modality=="CT")']
         _check_same(ours, theirs, records)
-        times = [(_seconds(ours, records), _seconds(theirs, records)) for _ in range(RUNS)]
-    mine, other = (statistics.median(column) for column in zip(*times, strict=True))
-    return [("P8", f"filter {SERIES:,} series records", f"{mine:.3f} s", f"jq {other:.3f} s",
-             f"{other / mine:.1f} (target {TARGET:g})")]
+        measure.say(f"P8: filtering, {runs} runs of each")
+        mine, other = measure.in_turn(
+            runs, lambda _: measure.run(ours, stdin=records), lambda _: measure.run(theirs, stdin=records)
+        )
+    yield Row("P8", f"`filter` {SERIES:,} series records", measure.words(mine), f"`jq`: {measure.words(other)}",
+              measure.ratio(mine, other), "6 x", "the same octets out of both")
 
 
 def write_series(path: Path) -> None:
@@ -58,27 +57,9 @@ def write_series(path: Path) -> None:
             file.write(json.dumps(record, separators=(",", ":")) + "\n")
 
 
-def _check_same(ours: Sequence[str], theirs: Sequence[str], records: Path) -> None:
-    with records.open("rb") as one, records.open("rb") as two:
-        mine = subprocess.run(ours, stdin=one, stdout=subprocess.PIPE, check=True, env=_environment()).stdout
-        other = subprocess.run(theirs, stdin=two, stdout=subprocess.PIPE, check=True).stdout
-    if mine != other:
-        raise SystemExit("filter and jq do not agree: there is nothing to measure")
-
-
-def _seconds(command: Sequence[str], records: Path) -> float:
-    with records.open("rb") as stdin:
-        before = time.perf_counter()
-        subprocess.run(command, stdin=stdin, stdout=subprocess.DEVNULL, check=True, env=_environment())
-        return time.perf_counter() - before
-
-
-def _environment() -> dict[str, str]:
-    """As it is, but for what makes every Python start anew: compiled modules are kept, as they are once installed."""
-    return {key: value for key, value in os.environ.items()
-            if key not in ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")}
-
-
-if __name__ == "__main__":
-    for row in rows():
-        sys.stdout.write(" | ".join(row) + "\n")
+def _check_same(ours: Line, theirs: Line, records: Path) -> None:
+    mine, other = records.with_suffix(".ours"), records.with_suffix(".theirs")
+    measure.run(ours, stdin=records, stdout=mine)
+    measure.run(theirs, stdin=records, stdout=other)
+    if not filecmp.cmp(mine, other, shallow=False):
+        raise RunFailed("filter and jq do not agree: there is nothing to measure")

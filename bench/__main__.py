@@ -1,0 +1,81 @@
+"""`python -m bench [--runs N] [ROW]...`: measures, and prints one Markdown table on standard output.
+
+Progress goes to standard error. A row whose peer is not installed is left out, with a word; a row that fails is said,
+and the exit status is 1.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib import import_module
+
+from bench import measure
+from bench.measure import Row, RunFailed
+from tests import peers
+
+ROWS: Mapping[str, tuple[str, str, str]] = {
+    "P1": ("bench.pull", "large", "pull 2,000 instances of 525 kB from Orthanc, against getscu"),
+    "P2": ("bench.pull", "small", "pull 2,000 instances of 9 kB from Orthanc, against getscu"),
+    "P8": ("bench.filter", "rows", "filter 200,000 series records, against jq"),
+    "P9": ("bench.query", "rows", "query 100,000 studies: first record, memory"),
+    "P10": ("bench.start", "rows", "start-up of filter, --help and query"),
+    "P11": ("bench.giant", "rows", "one instance of 4 GB: memory and speed"),
+    "S1": ("bench.store", "large", "storescu of 1,000 instances of 525 kB into serve, against storescp"),
+    "S2": ("bench.store", "small", "storescu of 2,000 instances of 9 kB into serve, against storescp"),
+}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Measures the rows asked for. Returns the exit status."""
+    arguments = _parser().parse_args(words)
+    if arguments.runs < 1:
+        _parser().error("--runs must be 1 or more")
+    failed: list[str] = []
+    for line in measure.table(_measure(arguments.row or ROWS, arguments.runs, failed)):
+        _print(line)
+    _print("")
+    for line in measure.versions():
+        _print(line)
+    runs = f"median of {arguments.runs} runs in turn unless said otherwise"
+    _print(f"Whole processes, wall time; {runs} (fastest-slowest); start-up included")
+    return 1 if failed else 0
+
+
+def _measure(names: Iterable[str], runs: int, failed: list[str]) -> Iterator[Row]:
+    for name in names:
+        module, function, _ = ROWS[name]
+        rows: Callable[[int], Iterator[Row]] = getattr(import_module(module), function)
+        try:
+            yield from rows(runs)
+        except peers.PeerMissing as error:
+            measure.say(f"{name}: {error}")
+        except (RunFailed, OSError, RuntimeError) as error:
+            measure.say(f"{name} failed: {error}")
+            failed.append(name)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Measures dcmsync against other tools, and prints one Markdown table.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="rows:\n" + "\n".join(f"  {name:4} {about}" for name, (_, _, about) in ROWS.items()),
+    )
+    parser.add_argument("row", nargs="*", metavar="ROW", type=_row, help="what to measure; default: everything")
+    parser.add_argument("--runs", type=int, default=5, metavar="N", help="runs of each work; default 5")
+    return parser
+
+
+def _row(word: str) -> str:
+    if word.upper() not in ROWS:
+        raise argparse.ArgumentTypeError(f"no such row: {word} (rows: {', '.join(ROWS)})")
+    return word.upper()
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -14,6 +14,7 @@ or fails if DCMSYNC_REQUIRE_PEERS=1.
     pynetdicom_qrscp          pynetdicom's node, empty
     require                   require("zsh"): a program's path, or the test is skipped
     start                     starts any peer with options: start(peers.storescp, "--abort-during")
+    start_for_module          the same, for a peer that the tests of one file share and none of them changes
 """
 
 import os
@@ -29,7 +30,7 @@ from tests.workdir import Workdir
 
 StartsPeer = Callable[..., AbstractContextManager[peers.Peer]]
 
-_PEER_FIXTURES = {"orthanc", "dcmqrscp", "storescp", "pynetdicom_qrscp", "start"}
+_PEER_FIXTURES = {"orthanc", "dcmqrscp", "storescp", "pynetdicom_qrscp", "start", "start_for_module"}
 
 
 class Start(Protocol):
@@ -56,14 +57,14 @@ def workdir(tmp_path: Path) -> Workdir:
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
     """Starts peers, and stops them after the test."""
-    with ExitStack() as stack:
-        count = 0
+    with _starting(tmp_path) as start_one:
+        yield start_one
 
-        def start_one(kind: StartsPeer, *options: str, **more: Any) -> peers.Peer:
-            nonlocal count
-            count += 1
-            return stack.enter_context(_or_skip(kind, tmp_path / f"peer{count}", *options, **more))
 
+@pytest.fixture(scope="module")
+def start_for_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
+    """Starts peers, and stops them after the last test of the file."""
+    with _starting(tmp_path_factory.mktemp("peers")) as start_one:
         yield start_one
 
 
@@ -115,6 +116,19 @@ def require() -> Callable[[str], str]:
             _give_up(error)
 
     return find
+
+
+@contextmanager
+def _starting(folder: Path) -> Iterator[Start]:
+    with ExitStack() as stack:
+        count = 0
+
+        def start_one(kind: StartsPeer, *options: str, **more: Any) -> peers.Peer:
+            nonlocal count
+            count += 1
+            return stack.enter_context(_or_skip(kind, folder / f"peer{count}", *options, **more))
+
+        yield start_one
 
 
 @contextmanager

@@ -1,9 +1,9 @@
 """How to ask again, in parts, for a list that the peer may have cut short.
 
 Owns which counts are suspicious, and how a query is cut: studies by StudyDate, within one day by StudyTime, within
-one minute by the first character of PatientID; series and instances by each number that has not been seen, for numbers
-match neither wildcards nor ranges (PS3.4 §C.2.2.2.4, .5; Orthanc refuses the query). Pure: it is shown what came, and
-gives the keys of the parts.
+one minute by the first character of PatientID; series and instances number by number, for numbers match neither
+wildcards nor ranges (PS3.4 §C.2.2.2.4, .5; Orthanc refuses such a query). Pure: it is shown what came, and gives the
+keys of the parts.
 """
 
 from collections import Counter
@@ -62,10 +62,9 @@ class Spread:
 def parts(
     level: Level, keys: Mapping[str, str], spread: Spread, claimed: int | None = None
 ) -> list[dict[str, str]]:
-    """The keys of the queries that together ask for what is lacking; empty when it cannot be cut any further.
+    """The keys of the queries that together ask for the same; empty when it cannot be cut any further.
 
-    For studies they ask for everything again. Below that, `claimed` is how many things there should be, and whether
-    the parts found them all can be told only by it.
+    Below studies that is a guess: numbers up to the highest that must be there, given what came and what is `claimed`.
     """
     if level is not Level.STUDY:
         return _by_number(NUMBERS[level], keys, spread, claimed or 0)
@@ -119,10 +118,8 @@ def _by_initial(keys: Mapping[str, str], spread: Spread) -> list[dict[str, str]]
 def _by_number(keyword: str, keys: Mapping[str, str], spread: Spread, claimed: int) -> list[dict[str, str]]:
     if keys.get(keyword):
         return []
-    seen = spread.numbers[keyword]
-    highest = min(max(seen, default=0), _MAX_NUMBERS)
-    numbers = range(min(max(highest, claimed, spread.count) + _BEYOND, _MAX_NUMBERS) + 1)
-    return [{**keys, keyword: str(number)} for number in numbers if number not in seen]
+    highest = max(claimed, spread.count, *spread.numbers[keyword], 0)
+    return [{**keys, keyword: str(number)} for number in range(min(highest + _BEYOND, _MAX_NUMBERS) + 1)]
 
 
 def _range(asked: str) -> tuple[date | None, date | None]:

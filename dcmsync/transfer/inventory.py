@@ -120,7 +120,8 @@ class Inventory:
             whole = isinstance(claimed, int) and len(seen) == claimed
             if whole or not (ending.truncated or split.is_suspicious(spread.count)):
                 continue
-            cut = split.parts(level, asked, spread) if self.splits < _MAX_SPLITS else []
+            expected = claimed if isinstance(claimed, int) else None
+            cut = split.parts(level, asked, spread, expected) if self.splits < _MAX_SPLITS else []
             if cut:
                 self.splits += 1
                 waiting += reversed(cut)
@@ -128,6 +129,8 @@ class Inventory:
                 is_limited = is_limited or ending.truncated
             if ending.truncated and not cut:
                 self._incomplete(f"{ending.why}, and the query cannot be split further")
+            elif ending.truncated and level is not Level.STUDY and expected is None:
+                self._incomplete(f"{ending.why}, and the peer does not say how many there are")
         if unconfirmed and is_limited:
             self._incomplete(_NOT_IN_PARTS[level])
         if isinstance(claimed, int) and len(seen) < claimed:

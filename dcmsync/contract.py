@@ -54,10 +54,14 @@ class Ask(Struct, frozen=True, kw_only=True):
 
 
 class Ending(Struct, frozen=True, kw_only=True):
-    """How a query ended. `status` is the DIMSE status; `truncated` says that the list may be cut short, and `why`."""
+    """How an operation ended. `status` is the DIMSE status, `why` says it in words.
+
+    `truncated`: the list of answers may be cut short. `may_pass`: trying again may help.
+    """
 
     status: int = 0
     truncated: bool = False
+    may_pass: bool = False
     why: str = ""
 
 
@@ -131,6 +135,9 @@ class Fetches(Protocol):
 
 class Session(Finds, Fetches, Protocol):
     """One conversation with a place; for one task, one call at a time."""
+
+    async def rest(self) -> None:
+        """Lets go of what the place gives to one at a time; the next call takes it again."""
 
 
 class Source(Protocol):

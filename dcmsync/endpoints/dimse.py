@@ -112,7 +112,14 @@ class Session:
         except BaseException:
             await self.drop(failed=True)
             raise
-        return Ending(status=answer.status, why=status.words(answer.status, "C-GET") if answer.status else "")
+        if not answer.status:
+            return Ending()
+        words = status.words(answer.status, "C-GET")
+        return Ending(status=answer.status, may_pass=status.may_pass(answer.status), why=words)
+
+    async def rest(self) -> None:
+        """Releases the association; some nodes allow one or two in all."""
+        await self.drop()
 
     async def drop(self, *, failed: bool = False) -> None:
         """Ends the association that is open, if any: released, or aborted when it failed."""
@@ -153,6 +160,8 @@ def _pairs(want: Want) -> list[tuple[str, str]]:
     for sop_instance_uid, syntax in want.transfer_syntaxes.items():
         native.setdefault(want.instances[sop_instance_uid], set()).add(syntax)
     classes = sorted({uid for uid in want.instances.values() if uid})
+    if not classes:
+        return [(uid, syntax) for syntax in contexts.COMMON_SYNTAXES for uid in contexts.COMMON_CLASSES]
     ordered = {uid: sorted(syntaxes) for uid, syntaxes in native.items()}
     return contexts.storage_pairs(classes, ordered)[: contexts.MAX_CONTEXTS - _QUERY_CONTEXTS]
 

@@ -13,7 +13,7 @@ inventory has a verdict, whatever statuses the peer gave. One thing failing is a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from random import random
 from typing import Generic, Protocol
@@ -23,31 +23,23 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from msgspec import Struct
 
 from dcmsync.contract import (
-    Arrival,
-    Ask,
     Attributes,
     Destination,
-    Ending,
-    Expected,
     JobT,
     Landed,
     Level,
     Session,
-    Sink,
     Source,
-    Want,
 )
-from dcmsync.errors import DcmsyncError, ExitStatus, InputError, LocalTrouble, PeerError, Refused
-from dcmsync.plan.batch import batches
+from dcmsync.errors import ExitStatus, InputError, LocalTrouble, PeerError, Refused, Rejected
 from dcmsync.plan.levels import Query
 from dcmsync.records.model import Outcome
 from dcmsync.transfer import retry
 from dcmsync.transfer.inventory import Inventory
 from dcmsync.transfer.lander import Lander
 from dcmsync.transfer.ledger import Ledger
+from dcmsync.transfer.retrieval import Awaited, Retrieval, ask_classes
 
-_OUT_OF_RESOURCES = 0xA700
-_NOT_ASKED_FOR = 0xC000
 _WILD = frozenset("*?\\")
 
 
@@ -114,7 +106,10 @@ class Pull(Generic[JobT]):
         self._meter = meter
         self._destination: Destination[JobT] | None = None
         self._lander: Lander[JobT] | None = None
-        self._awaited: dict[str, Receiving[JobT]] = {}
+        self._awaited: Awaited = {}
+        self._given_back: deque[Ledger] = deque()
+        self._active = settings.jobs
+        self._breaker = retry.Breaker()
         self._order: deque[Ledger] = deque()
         self._sources: dict[str, Source] = {}
         self._classes: dict[tuple[str, str], list[str]] = {}  # (source, Modality) -> SOP classes seen
@@ -176,14 +171,22 @@ class Pull(Generic[JobT]):
         inventory = Inventory(session, name=work.source, warn=self._warn)
         begun: Ledger | None = None
         try:
+            down = self._breaker.is_down(work.source, anyio.current_time())
+            if down is not None:
+                raise down
             for attributes in await self._series(work, inventory):
                 begun = self._ledger(work, attributes)
                 await self._prepare(begun, inventory, group)
                 await self._guess_classes(begun, session)
                 self._order.append(begun)
-                await send.send(begun)
+                try:
+                    send.send_nowait(begun)
+                except anyio.WouldBlock:
+                    await session.rest()  # while it waits: the node may allow few associations
+                    await send.send(begun)
                 begun = None
         except PeerError as error:
+            self._breaker.trip(work.source, error, anyio.current_time())
             failed = begun or self._ledger(work, work.attributes)
             failed.wanted.clear()
             failed.fail_rest(error)
@@ -223,6 +226,25 @@ class Pull(Generic[JobT]):
                 ledger.present(uid, held.path, held.size)
                 self._meter.advance(1, 0)
 
+    async def _guess_classes(self, ledger: Ledger, session: Session) -> None:
+        """Fills in SOP classes that are unknown: those of the first and the last instance stand for all.
+
+        Most series have one class, and most sources one for each modality, so few are asked for. Where the guess is
+        wrong the instance does not come, and the retrieval asks again. Servers that keep the class outside their
+        index (Orthanc 1.10) need 0.2 ms an instance to tell it.
+        """
+        unknown = [uid for uid, kind in ledger.lacking.items() if not kind]
+        if not unknown or self._settings.dry_run:
+            return
+        kin = (ledger.source, str(ledger.attributes.get("Modality", "")))
+        if kin not in self._classes:
+            ends = [uid for uid in dict.fromkeys((unknown[0], unknown[-1])) if not _WILD & set(uid)]
+            found = [kind for uid in ends for kind in (await ask_classes(ledger, session, uid)).values()]
+            self._classes[kin] = list(dict.fromkeys(found))
+        guess = self._classes[kin]
+        for index, uid in enumerate(unknown):
+            ledger.wanted[uid] = guess[index * len(guess) // len(unknown)] if guess else ""
+
     def _ledger(self, work: Work, attributes: Attributes) -> Ledger:
         return Ledger(
             source=work.source,
@@ -239,13 +261,11 @@ class Pull(Generic[JobT]):
     # From series to instances
 
     async def _retrieve(self, receive: MemoryObjectReceiveStream[Ledger]) -> None:
+        """One of the `jobs` tasks: retrieves series after series."""
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(receive)
-            sessions: dict[str, Session] = {}
-            async for ledger in receive:
-                if self._stopping:
-                    self._order.remove(ledger)
-                    continue
+            retrievals: dict[str, Retrieval[JobT]] = {}
+            async for ledger in self._ledgers(receive):
                 if self.trouble is not None:
                     ledger.fail_rest(self.trouble)
                 elif self._settings.dry_run:
@@ -253,90 +273,64 @@ class Pull(Generic[JobT]):
                         ledger.would_store(uid)
                 elif ledger.lacking:
                     source = self._source(ledger.source)
-                    if source.name not in sessions:
-                        sessions[source.name] = await stack.enter_async_context(source.session())
-                    await self._fetch(ledger, sessions[source.name])
+                    if source.name not in retrievals:
+                        session = await stack.enter_async_context(source.session())
+                        retrievals[source.name] = self._retrieval(session)
+                    if not await self._carry_out(ledger, retrievals[source.name]):
+                        return
                 ledger.finished = True
                 self._flush()
 
-    async def _fetch(self, ledger: Ledger, session: Session) -> None:
-        error: DcmsyncError | None = None
-        ending = Ending()
-        for attempt in range(1, retry.ROUNDS + 1):
-            if attempt > 1:
-                await anyio.sleep(retry.delay_s(attempt - 1, random()))  # jitter, no secret
-            error = None
+    async def _ledgers(self, receive: MemoryObjectReceiveStream[Ledger]) -> AsyncGenerator[Ledger, None]:
+        """What there is to retrieve: what another task gave back, then what comes."""
+        while True:
+            if self._given_back:
+                yield self._given_back.popleft()
+                continue
             try:
-                if attempt > 1:
-                    await self._learn_classes(ledger, session)
-                whole = len(ledger.lacking) == len(ledger.wanted)
-                for lot, as_whole in batches(ledger.lacking, whole=whole, one_by_one=attempt == retry.ROUNDS):
-                    ending = await self._fetch_lot(ledger, session, lot, whole=as_whole)
-            except PeerError as failure:
-                error = failure
-                if not retry.is_worth_it(failure):
-                    break
-            except LocalTrouble as failure:
-                self._stop(failure)
-            if self.trouble is not None:
-                error = self.trouble
-                break
-            if not ledger.lacking:
-                return
-        if not ledger.lacking:
-            return
-        if error is not None:
-            ledger.fail_rest(error)
-        elif ending.status:
-            words = f"{ledger.source}: the retrieval failed: {ending.why}"
-            ledger.fail_rest(Refused(words, status=ending.status), status=f"0x{ending.status:04X}")
-        else:
-            ledger.missing_rest(f"{ledger.source}: the peer reported success, but did not send it")
+                ledger = await receive.receive()
+            except anyio.EndOfStream:
+                if not self._given_back:
+                    return
+                continue
+            if self._stopping:
+                self._order.remove(ledger)
+            else:
+                yield ledger
 
-    async def _fetch_lot(self, ledger: Ledger, session: Session, lot: Mapping[str, str], *, whole: bool) -> Ending:
+    async def _carry_out(self, ledger: Ledger, retrieval: Retrieval[JobT]) -> bool:
+        """Retrieves one series. False when the node allows no further association, so that this task had better end."""
+        patience = 0
+        while True:
+            try:
+                down = self._breaker.is_down(ledger.source, anyio.current_time())
+                if down is not None:
+                    raise down
+                await retrieval.run(ledger)
+                return True
+            except Rejected as error:
+                if error.transient and self._active > 1:
+                    self._active -= 1
+                    self._given_back.append(ledger)
+                    return False
+                if not error.transient or patience == retry.PATIENCE:
+                    self._breaker.trip(ledger.source, error, anyio.current_time())
+                    ledger.fail_rest(error)
+                    return True
+                patience += 1
+                await anyio.sleep(retry.delay_s(patience, random()))
+            except LocalTrouble as trouble:
+                self._stop(trouble)
+                ledger.fail_rest(trouble)
+                return True
+            except PeerError as error:
+                self._breaker.trip(ledger.source, error, anyio.current_time())
+                ledger.fail_rest(error)
+                return True
+
+    def _retrieval(self, session: Session) -> Retrieval[JobT]:
         assert self._lander is not None and self._destination is not None
-        receiving = Receiving(self, ledger, self._destination, self._lander, self._awaited)
-        want = Want(study_uid=ledger.study_uid, series_uid=ledger.series_uid, instances=lot, whole=whole)
-        try:
-            return await session.fetch(want, receiving)
-        finally:
-            with anyio.CancelScope(shield=True):
-                await receiving.settle()
-
-    async def _guess_classes(self, ledger: Ledger, session: Session) -> None:
-        """Fills in SOP classes that are unknown: those of the first and the last instance stand for all.
-
-        Most series have one class, and most sources one for each modality, so few are asked for. Where the guess is
-        wrong the instance does not come, and `_learn_classes` asks again. Servers that keep the class outside their
-        index (Orthanc 1.10) need 0.2 ms an instance to tell it.
-        """
-        unknown = [uid for uid, kind in ledger.lacking.items() if not kind]
-        if not unknown or self._settings.dry_run:
-            return
-        kin = (ledger.source, str(ledger.attributes.get("Modality", "")))
-        if kin not in self._classes:
-            ends = [uid for uid in dict.fromkeys((unknown[0], unknown[-1])) if not _WILD & set(uid)]
-            found = [kind for uid in ends for kind in (await self._ask_classes(ledger, session, uid)).values()]
-            self._classes[kin] = list(dict.fromkeys(found))
-        guess = self._classes[kin]
-        for index, uid in enumerate(unknown):
-            ledger.wanted[uid] = guess[index * len(guess) // len(unknown)] if guess else ""
-
-    async def _learn_classes(self, ledger: Ledger, session: Session) -> None:
-        """Asks for the SOP class of each instance of the series that has not come yet."""
-        found = await self._ask_classes(ledger, session, "")
-        for uid in ledger.lacking:
-            ledger.wanted[uid] = found.get(uid) or ledger.wanted[uid]
-
-    async def _ask_classes(self, ledger: Ledger, session: Session, uid: str) -> dict[str, str]:
-        """SOP Instance UID -> SOP Class UID, of one instance, or of the whole series for ""."""
-        above = {"StudyInstanceUID": ledger.study_uid, "SeriesInstanceUID": ledger.series_uid}
-        ask = Ask(level=Level.INSTANCE, keys={**above, "SOPInstanceUID": uid}, wanted=("SOPClassUID",))
-        found = {}
-        async for answer in session.find(ask):
-            if not isinstance(answer, Ending) and answer.get("SOPClassUID"):
-                found[str(answer.get("SOPInstanceUID", uid))] = str(answer["SOPClassUID"])
-        return found
+        return Retrieval(session, self._destination, self._lander, self._awaited)
 
     # Verdicts
 
@@ -358,78 +352,3 @@ class Pull(Generic[JobT]):
             self.status = max(self.status, ledger.status)
             for outcome in ledger.outcomes(itemize=self._settings.itemize):
                 self._write(outcome)
-
-
-class Receiving(Generic[JobT]):
-    """The receiver of one retrieval: takes what was asked for, once, and nothing else (contract.Receiver)."""
-
-    def __init__(
-        self,
-        pull: Pull[JobT],
-        ledger: Ledger,
-        destination: Destination[JobT],
-        lander: Lander[JobT],
-        awaited: dict[str, Receiving[JobT]],
-    ) -> None:
-        self._pull = pull
-        self._ledger = ledger
-        self._destination = destination
-        self._lander = lander
-        self._awaited = awaited
-        self._pending = 0
-        self._settled = anyio.Event()
-        self._expected = Expected(study_uid=ledger.study_uid, series_uid=ledger.series_uid)
-
-    def receive(self, arrival: Arrival) -> Sink | int:
-        """A sink for what is wanted and lacking; a status for anything else."""
-        uid = arrival.sop_instance_uid
-        if self._pull.trouble is not None:
-            return _OUT_OF_RESOURCES
-        if uid in self._awaited or not self._ledger.lacks(uid):
-            return _NOT_ASKED_FOR
-        sink = self._destination.receive(arrival, self._expected)
-        if isinstance(sink, int):
-            self._ledger.refused(uid, "its UIDs are longer than the standard allows")
-            return sink
-        self._awaited[uid] = self
-        self._pending += 1
-        return _Watched(sink, lambda: self._dropped(uid))
-
-    async def room(self) -> None:
-        """Waits for the disk, when it is behind."""
-        await self._lander.room()
-
-    def landed(self, verdict: Landed) -> None:
-        """One of ours has its verdict."""
-        self._ledger.landed(verdict)
-        self._one_less()
-
-    async def settle(self) -> None:
-        """Returns when everything that arrived has its verdict."""
-        while self._pending:
-            self._settled = anyio.Event()
-            await self._settled.wait()
-
-    def _dropped(self, uid: str) -> None:
-        self._awaited.pop(uid, None)
-        self._one_less()
-
-    def _one_less(self) -> None:
-        self._pending -= 1
-        self._settled.set()
-
-
-class _Watched:
-    """A sink that tells when its instance was discarded."""
-
-    def __init__(self, sink: Sink, dropped: Callable[[], None]) -> None:
-        self._sink = sink
-        self._dropped = dropped
-        self.write = sink.write
-        self.finish = sink.finish
-
-    def discard(self, why: str) -> None:
-        self._sink.discard(why)
-        self._dropped()
-
-

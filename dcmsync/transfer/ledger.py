@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from msgspec import UNSET
 
-from dcmsync.contract import Attributes, Landed
+from dcmsync.contract import Attributes, Ending, Landed
 from dcmsync.errors import DcmsyncError, ExitStatus
 from dcmsync.records.model import LevelWord, Outcome, Result
 
@@ -62,6 +62,8 @@ class Ledger:
                 common["size"] = verdict.size
             if verdict.digest:
                 common["digest"] = f"xxh3:{verdict.digest}"
+            if verdict.reason:
+                common |= {"reason": verdict.reason, "message": verdict.message}
         else:
             common |= {"reason": verdict.reason, "message": verdict.message}
             if verdict.outcome == "failed":
@@ -74,13 +76,24 @@ class Ledger:
         self._raise(ExitStatus.FAILED)
         self._note(sop_instance_uid, "failed", reason="refused", message=message, retry=False)
 
-    def fail_rest(self, error: DcmsyncError, *, status: str | None = None) -> None:
+    def fail_rest(self, error: DcmsyncError) -> None:
         """Everything that lacks failed, because of `error`; so did the series when its inventory is unknown."""
-        self._give_up(error.reason, str(error), error.exit_status, status)
+        self._give_up(error.reason, str(error), error.exit_status, None)
 
-    def missing_rest(self, message: str, *, status: str | None = None) -> None:
+    def fail_one(self, sop_instance_uid: str, error: DcmsyncError) -> None:
+        """One instance failed by itself, because of `error`."""
+        self._raise(error.exit_status)
+        again = error.reason in _TRY_AGAIN
+        self._note(sop_instance_uid, "failed", reason=error.reason, message=str(error), retry=again)
+
+    def refuse_rest(self, message: str, ending: Ending) -> None:
+        """Everything that lacks failed, because the peer ended with a failure status."""
+        exit_status = ExitStatus.RETRY if ending.may_pass else ExitStatus.FAILED
+        self._give_up("refused", message, exit_status, f"0x{ending.status:04X}", retry=ending.may_pass)
+
+    def missing_rest(self, message: str) -> None:
         """Everything that lacks was asked for again and again, and did not come."""
-        self._give_up("missing", message, ExitStatus.FAILED, status, retry=False)
+        self._give_up("missing", message, ExitStatus.FAILED, None, retry=False)
 
     def interrupted(self) -> None:
         """The run ended first."""

@@ -144,10 +144,12 @@ class Approach:
             return "stored", "", ""
         except FileExistsError:
             outcome, reason, message = self._judge(folder_fd, name)
-        if outcome == "conflict" and reason in ("content", "broken") and self._settings.force:
+        # A truncated file of this very instance has nothing that the whole one lacks; anything else is the user's.
+        if reason == "truncated" or (reason in ("content", "broken") and self._settings.force):
             os.rename(self._staged, name, src_dir_fd=self._staging.fd, dst_dir_fd=folder_fd)
             self._staged = ""
-            return "stored", "replaced", "replaced other content, as asked"
+            said = "a truncated file of the same instance" if reason == "truncated" else "other content, as asked"
+            return "stored", "replaced", f"replaced {said}"
         return outcome, reason, message
 
     def _publish(self, folder_fd: int, name: str) -> None:
@@ -183,6 +185,9 @@ class Approach:
             holder = text(found.values.get(SOP_INSTANCE_UID, ("", b""))[1])
             if holder and holder != self._job.arrival.sop_instance_uid:
                 return "conflict", "taken", "another instance has the name"
+            ours = self._job.arrival.sop_instance_uid
+            if found.is_cut and ours in (holder, head.sop_instance_uid):
+                return "conflict", "truncated", "a truncated file of the same instance has the name"
             if not found.is_whole or not holder:
                 return "conflict", "broken", "a file that is no whole instance has the name"
             if head.transfer_syntax_uid != self._job.arrival.transfer_syntax_uid:

@@ -56,6 +56,17 @@ ENCAPSULATED = (
 )
 ALL_SYNTAXES = UNCOMPRESSED + ENCAPSULATED
 
+COMMON_SYNTAXES = (EXPLICIT_LITTLE, IMPLICIT_LITTLE, "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.90")
+COMMON_CLASSES = tuple(
+    f"1.2.840.10008.5.1.4.1.1.{tail}"
+    for tail in (
+        "2", "2.1", "4", "4.1", "4.2", "7", "7.2", "7.4", "6.1", "3.1", "20", "128", "130", "1", "1.1", "1.2", "12.1",
+        "12.2", "13.1.3", "11.1", "88.11", "88.22", "88.33", "88.59", "88.67", "104.1", "481.1", "481.2", "481.3",
+        "66.4", "77.1.4",
+    )
+)  # fmt: skip
+"""What to propose when the SOP classes are unknown: 31 of the classes that archives hold most, four syntaxes each."""
+
 
 class Context(Struct, frozen=True):
     """An accepted presentation context."""

@@ -241,10 +241,9 @@ def test_a_handler_that_fails_takes_no_one_with_it() -> None:
 
 def test_a_decision_that_fails_takes_no_one_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def script(listener: Listener) -> None:
-        with Caller(listener.port) as caller:
-            with monkeypatch.context() as patched:
-                patched.setattr(contexts, "answer", lambda *_: 1 / 0)
-                assert caller.request(ECHO)[:8] == ABORT
+        with Caller(listener.port) as caller, monkeypatch.context() as patched:
+            patched.setattr(contexts, "answer", lambda *_: 1 / 0)
+            assert caller.request(ECHO)[:8] == ABORT
         with Caller(listener.port) as caller:
             caller.associate(ECHO)
             talk(caller)

@@ -13,7 +13,7 @@ import anyio
 import anyio.abc
 import anyio.to_thread
 
-from dcmsync.contract import Destination, JobT, Landed
+from dcmsync.contract import Arrival, Destination, JobT, Landed
 
 BATCH = 32
 IN_FLIGHT_OCTETS = 64 << 20
@@ -33,6 +33,7 @@ class Lander(Generic[JobT]):
         self._come = anyio.Event()
         self._gone = anyio.Event()
         self._over = False
+        self._is_dead = False
 
     def take(self, job: JobT) -> None:
         """A job has arrived whole."""
@@ -40,6 +41,8 @@ class Lander(Generic[JobT]):
         self._in_flight_octets += job.size
         self._in_flight_jobs += 1
         self._come.set()
+        if self._is_dead:
+            self.abandon()
 
     async def room(self) -> None:
         """Returns when there is room for more."""
@@ -64,9 +67,19 @@ class Lander(Generic[JobT]):
     def abandon(self) -> None:
         """Lets go of what waits, without landing it."""
         while self._waiting:
-            self._destination.abandon(self._waiting.popleft())
+            job = self._waiting.popleft()
+            self._destination.abandon(job)
+            self._landed(_lost(job.arrival))
 
     async def _run(self) -> None:
+        try:
+            await self._land_all()
+        except BaseException:
+            self._is_dead = True
+            self.abandon()
+            raise
+
+    async def _land_all(self) -> None:
         while True:
             while not self._waiting:
                 if self._over:
@@ -76,10 +89,19 @@ class Lander(Generic[JobT]):
             batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH))]
             octets = sum(job.size for job in batch)
             # Not abandoned on cancellation: what a thread writes must be finished or cleaned before the run ends.
-            verdicts = await anyio.to_thread.run_sync(self._destination.land_many, batch)
+            try:
+                verdicts = await anyio.to_thread.run_sync(self._destination.land_many, batch)
+            except BaseException:
+                for job in batch:  # whoever waits for a verdict must get one, or the run would never end
+                    self._landed(_lost(job.arrival))
+                raise
             for verdict in verdicts:
                 self._landed(verdict)
             self._in_flight_octets -= octets
             self._in_flight_jobs -= len(batch)
             gone, self._gone = self._gone, anyio.Event()
             gone.set()
+
+
+def _lost(arrival: Arrival) -> Landed:
+    return Landed(arrival=arrival, outcome="failed", reason="interrupted", message="the run ended before it landed")

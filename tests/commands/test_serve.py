@@ -32,6 +32,11 @@ def greet(caller: nodes.Caller) -> None:
     assert caller.hear()[0].status == 0
 
 
+def half(caller: nodes.Caller) -> bytes:
+    """A C-STORE request whose data set does not come."""
+    return caller.message(1, operations.store(5, samples.CT_IMAGE_STORAGE, "1.2").request, b"")[:-12]
+
+
 def test_it_says_where_it_listens_and_who_came(folder: Path) -> None:
     samples.make_series(folder, instances=3)
     with nodes.serving(folder, "--ae", "ARCHIVE") as node:
@@ -83,7 +88,7 @@ def test_a_second_signal_ends_it_at_once(folder: Path) -> None:
     with nodes.serving(folder) as node, nodes.Caller(node.port) as caller, nodes.Caller(node.port) as idle:
         caller.associate(CT)
         greet(idle)
-        caller.socket.sendall(caller.message(1, operations.store(5, samples.CT_IMAGE_STORAGE, "1.2").request, b"")[:-12])
+        caller.socket.sendall(half(caller))
         idle.say(1, operations.echo(8).request)
         assert idle.hear()[0].status == 0
         node.process.send_signal(signal.SIGTERM)
@@ -95,7 +100,7 @@ def test_a_second_signal_ends_it_at_once(folder: Path) -> None:
 def test_what_does_not_finish_in_time_is_given_up(folder: Path) -> None:
     with nodes.serving(folder, "--timeout", "1") as node, nodes.Caller(node.port) as caller:
         caller.associate(CT)
-        caller.socket.sendall(caller.message(1, operations.store(5, samples.CT_IMAGE_STORAGE, "1.2").request, b"")[:-12])
+        caller.socket.sendall(half(caller))
         assert node.stop() == 0
 
 
@@ -109,10 +114,13 @@ def test_only_those_on_the_list_may_connect(folder: Path) -> None:
 
 
 def test_no_more_associations_than_allowed(folder: Path) -> None:
-    with nodes.serving(folder, "--max-associations", "1") as node:
-        with nodes.Caller(node.port) as first, nodes.Caller(node.port) as second:
-            greet(first)
-            assert second.request(ECHO) == codec.encode_reject(codec.AssociateReject(2, 3, 2))
+    with (
+        nodes.serving(folder, "--max-associations", "1") as node,
+        nodes.Caller(node.port) as first,
+        nodes.Caller(node.port) as second,
+    ):
+        greet(first)
+        assert second.request(ECHO) == codec.encode_reject(codec.AssociateReject(2, 3, 2))
 
 
 def test_a_silent_peer_is_let_go_and_the_node_goes_on(folder: Path) -> None:

@@ -213,8 +213,8 @@ def test_connections_that_ask_for_nothing_are_bounded(monkeypatch: pytest.Monkey
     def script(listener: Listener) -> None:
         with Caller(listener.port) as first, Caller(listener.port) as second, Caller(listener.port) as third:
             second.associate(ECHO)
+            third.socket.settimeout(0.1)
             with pytest.raises(TimeoutError):  # `first` and `second` fill the house
-                third.socket.settimeout(0.1)
                 third.request(ECHO)
             first.socket.close()
             third.socket.settimeout(20)

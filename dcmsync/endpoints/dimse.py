@@ -73,6 +73,7 @@ class Session:
         An answer that came before is no progress: a peer that repeats itself for ever runs into the deadline.
         """
         keys = {**dict.fromkeys(ask.wanted, ""), **ask.keys}
+        wanted = frozenset(dataset.tag_of(keyword) for keyword in keys)
         seen: set[int] = set()
         try:
             association = await self._ready(())
@@ -85,7 +86,7 @@ class Session:
                     if answer.status not in status.PENDING:
                         yield _find_ending(answer, self._peer.name)
                     elif answer.identifier is not None:
-                        attributes = _attributes(answer.identifier, answer.transfer_syntax, self._peer.name)
+                        attributes = _attributes(answer.identifier, answer.transfer_syntax, wanted, self._peer.name)
                         mark = hash(str(attributes.get(ask.level.unique_key)))
                         if mark not in seen:
                             seen.add(mark)
@@ -166,9 +167,9 @@ def _pairs(want: Want) -> list[tuple[str, str]]:
     return contexts.storage_pairs(classes, ordered)[: contexts.MAX_CONTEXTS - _QUERY_CONTEXTS]
 
 
-def _attributes(identifier: bytes, transfer_syntax: str, name: str) -> dict[str, object]:
+def _attributes(identifier: bytes, syntax: str, wanted: frozenset[int], name: str) -> dict[str, object]:
     try:
-        return dataset.decode_identifier(identifier, transfer_syntax)
+        return dataset.decode_identifier(identifier, syntax, wanted=wanted)
     except RemoteProtocolError as error:
         raise RemoteProtocolError(f"{name}: {error.message}") from error
 

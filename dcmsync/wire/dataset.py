@@ -126,22 +126,28 @@ def encode_values(values: Mapping[str, object], level: str, transfer_syntax_uid:
     return b"".join(_encode(tag, *rows[tag], transfer_syntax_uid) for tag in sorted(rows))
 
 
-def decode_identifier(octets: bytes, transfer_syntax_uid: str, *, keep_empty: bool = False) -> dict[str, object]:
-    """Keyword -> plain value of every element that has a value; bulk data are left out.
+def decode_identifier(
+    octets: bytes, transfer_syntax_uid: str, *, wanted: frozenset[int] | None = None, keep_empty: bool = False
+) -> dict[str, object]:
+    """Keyword -> plain value of the `wanted` elements (default: all) that have a value; bulk data are left out.
 
     `keep_empty`: elements without a plain value are there too, as "": in a query they ask for it back.
     Raises RemoteProtocolError when the octets are no data set.
     """
-    # hot: about 20 µs an answer of 12 elements
+    # hot: about 39 µs an answer of 12 elements (2 shared cores, CPython 3.11, 2026-11)
     try:
         elements = _elements(octets, transfer_syntax_uid, 0)
     except (struct.error, IndexError) as error:
         raise RemoteProtocolError("sent an identifier that is no data set") from error
-    return decode_values(elements, transfer_syntax_uid, keep_empty=keep_empty)
+    return decode_values(elements, transfer_syntax_uid, wanted=wanted, keep_empty=keep_empty)
 
 
 def decode_values(
-    elements: Mapping[int, tuple[str, bytes]], transfer_syntax_uid: str, *, keep_empty: bool = False
+    elements: Mapping[int, tuple[str, bytes]],
+    transfer_syntax_uid: str,
+    *,
+    wanted: frozenset[int] | None = None,
+    keep_empty: bool = False,
 ) -> dict[str, object]:
     """Keyword -> plain value of raw elements: tag -> (VR, or "" where the encoding tells none; octets)."""
     order = ">" if transfer_syntax_uid == EXPLICIT_BIG else "<"
@@ -149,6 +155,8 @@ def decode_values(
     encodings = _encodings(declared[1] if declared else b"")
     values: dict[str, object] = {}
     for tag, (vr, raw) in elements.items():
+        if wanted is not None and tag not in wanted:
+            continue
         known = entry(tag)
         value = _value(known.vr if vr in ("", "UN") else vr, raw, known.is_multi, encodings, order)
         if value is not None:

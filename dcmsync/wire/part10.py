@@ -4,6 +4,7 @@ Owns reading and writing it, and files that lack it. Refuses to open files, and 
 (that is `elements`).
 """
 
+from functools import lru_cache
 from struct import Struct as Layout
 from struct import error as OutOfWindow
 
@@ -20,6 +21,7 @@ PREAMBLE_OCTETS = 128
 _MAX_UID_OCTETS = 256  # four times what PS3.5 §9.1 allows; nothing longer in group 0002 is looked at
 
 _ELEMENT = Layout("<HH2sH")  # group, element, VR, length (short form)
+_PREFIX = bytes(PREAMBLE_OCTETS) + b"DICM" + _ELEMENT.pack(2, 0, b"UL", 4)  # up to the value of the group length
 _LONG_LENGTH = Layout("<8xI")
 _IMPLICIT_LENGTH = Layout("<4xI")
 _LONG_VRS = frozenset(
@@ -86,18 +88,24 @@ def walk_file(
 
 def file_meta(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> bytes:
     """All octets of a file before its data set: preamble of zeros, prefix, group 0002 (PS3.10 Table 7.1-1)."""
-    group = b"".join(
-        (
-            _long(0x0001, b"OB", b"\x00\x01"),  # File Meta Information Version
-            _short(0x0002, b"UI", sop_class_uid, b"\x00"),  # Media Storage SOP Class UID
-            _short(0x0003, b"UI", sop_instance_uid, b"\x00"),  # Media Storage SOP Instance UID
-            _short(0x0010, b"UI", transfer_syntax_uid, b"\x00"),  # Transfer Syntax UID
-            _short(0x0012, b"UI", IMPLEMENTATION_CLASS_UID, b"\x00"),  # Implementation Class UID
-            _short(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME, b" "),  # Implementation Version Name
-        )
+    before, after = _around(sop_class_uid, transfer_syntax_uid)
+    group = before + _short(0x0003, b"UI", sop_instance_uid, b"\x00") + after  # Media Storage SOP Instance UID
+    return _PREFIX + len(group).to_bytes(4, "little") + group
+
+
+@lru_cache(maxsize=256)
+def _around(sop_class_uid: str, transfer_syntax_uid: str) -> tuple[bytes, bytes]:
+    """What stands before and after the SOP Instance UID in group 0002; the same for all instances of a series."""
+    before = (
+        _long(0x0001, b"OB", b"\x00\x01"),  # File Meta Information Version
+        _short(0x0002, b"UI", sop_class_uid, b"\x00"),  # Media Storage SOP Class UID
     )
-    group_length = _ELEMENT.pack(2, 0, b"UL", 4) + len(group).to_bytes(4, "little")
-    return bytes(PREAMBLE_OCTETS) + b"DICM" + group_length + group
+    after = (
+        _short(0x0010, b"UI", transfer_syntax_uid, b"\x00"),  # Transfer Syntax UID
+        _short(0x0012, b"UI", IMPLEMENTATION_CLASS_UID, b"\x00"),  # Implementation Class UID
+        _short(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME, b" "),  # Implementation Version Name
+    )
+    return b"".join(before), b"".join(after)
 
 
 def text(raw: bytes) -> str:

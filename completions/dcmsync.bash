@@ -1,0 +1,153 @@
+# bash completion for dcmsync; generated from the option rows by `make pages`; do not edit
+
+_dcmsync_endpoints() {
+    local config="${DCMSYNC_CONFIG:-${XDG_CONFIG_HOME:-$HOME/.config}/dcmsync/config.toml}"
+    [ -r "$config" ] && sed -n 's/^\[endpoints\.\"\{0,1\}\([A-Za-z0-9_.-]*\)\"\{0,1\}\].*/\1/p' "$config"
+}
+
+_dcmsync_fill() {
+    local kind=$1 word=$2 IFS=$'\n'
+    case $kind in
+        file) compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -f -- "$word")) ;;
+        directory) compopt -o filenames 2>/dev/null; COMPREPLY=($(compgen -d -- "$word")) ;;
+        endpoint)
+            compopt -o filenames 2>/dev/null
+            COMPREPLY=($(compgen -W "$(_dcmsync_endpoints)" -- "$word") $(compgen -d -- "$word")) ;;
+        keyword)
+            compopt -o nospace 2>/dev/null
+            COMPREPLY=($(IFS=' '; compgen -S = -W "AccessionNumber BodyPartExamined InstanceNumber InstitutionName Manufacturer ManufacturerModelName Modality ModalitiesInStudy NumberOfSeriesRelatedInstances NumberOfStudyRelatedInstances NumberOfStudyRelatedSeries PatientBirthDate PatientID PatientName PatientSex ProtocolName ReferringPhysicianName SOPClassUID SOPInstanceUID SeriesDate SeriesDescription SeriesInstanceUID SeriesNumber SeriesTime StationName StudyDate StudyDescription StudyID StudyInstanceUID StudyTime TransferSyntaxUID" -- "$word")) ;;
+        words:*) COMPREPLY=($(IFS=' '; compgen -W "${kind#words:}" -- "$word")) ;;
+    esac
+}
+
+_dcmsync() {
+    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]} verb=${COMP_WORDS[1]}
+    local options= values= places= index=0 skip= each kind=
+    COMPREPLY=()
+    if [ "$COMP_CWORD" -eq 1 ]; then
+        _dcmsync_fill "words:query filter pull echo serve demo schema help --help --version" "$word"
+        return
+    fi
+    # "=" breaks words: --option=value and KEY=value come as three.
+    if [ "$word" = "=" ]; then
+        word=
+    elif [ "$before" = "=" ]; then
+        before=${COMP_WORDS[COMP_CWORD-2]}
+    fi
+    case $verb in
+        help) [ "$COMP_CWORD" -eq 2 ] && _dcmsync_fill "words:query filter pull echo serve demo schema" "$word"; return ;;
+        query)
+            options='--level --since --until --return --all --format --timeout --calling --require-end --config -q --quiet -v --verbose --log-format -h --help'
+            values=' --level --since --until --return --format --timeout --calling --config --log-format '
+            places='endpoint keyword'
+            case $before in
+                --level) kind='words:study series instance' ;;
+                --since) kind='none' ;;
+                --until) kind='none' ;;
+                --return) kind='keyword' ;;
+                --format) kind='words:ndjson tree table csv uids' ;;
+                --timeout) kind='none' ;;
+                --calling) kind='none' ;;
+                --config) kind='file' ;;
+                --log-format) kind='words:text json' ;;
+            esac ;;
+        filter)
+            options='--any --not --smallest --largest --newest --per --max-images --since --until --shard --sample --explain --require-end --config -q --quiet -v --verbose --log-format -h --help'
+            values=' --smallest --largest --newest --per --max-images --since --until --shard --sample --config --log-format '
+            places='keyword'
+            case $before in
+                --smallest) kind='none' ;;
+                --largest) kind='none' ;;
+                --newest) kind='none' ;;
+                --per) kind='words:patient study' ;;
+                --max-images) kind='none' ;;
+                --since) kind='none' ;;
+                --until) kind='none' ;;
+                --shard) kind='none' ;;
+                --sample) kind='none' ;;
+                --config) kind='file' ;;
+                --log-format) kind='words:text json' ;;
+            esac ;;
+        pull)
+            options='--layout --itemize -i --force -f -n --dry-run --jobs -j --format --timeout --calling --require-end --config -q --quiet -v --verbose --log-format -h --help'
+            values=' --layout --jobs -j --format --timeout --calling --config --log-format '
+            places='directory'
+            case $before in
+                --layout) kind='none' ;;
+                --jobs|-j) kind='none' ;;
+                --format) kind='words:ndjson tree table csv uids' ;;
+                --timeout) kind='none' ;;
+                --calling) kind='none' ;;
+                --config) kind='file' ;;
+                --log-format) kind='words:text json' ;;
+            esac ;;
+        echo)
+            options='--timeout --calling --config -q --quiet -v --verbose --log-format -h --help'
+            values=' --timeout --calling --config --log-format '
+            places='endpoint'
+            case $before in
+                --timeout) kind='none' ;;
+                --calling) kind='none' ;;
+                --config) kind='file' ;;
+                --log-format) kind='words:text json' ;;
+            esac ;;
+        serve)
+            options='--ae --port --bind --allow --allow-any --max-associations --timeout --config -q --quiet -v --verbose --log-format -h --help'
+            values=' --ae --port --bind --allow --max-associations --timeout --config --log-format '
+            places='directory'
+            case $before in
+                --ae) kind='none' ;;
+                --port) kind='none' ;;
+                --bind) kind='none' ;;
+                --allow) kind='none' ;;
+                --max-associations) kind='none' ;;
+                --timeout) kind='none' ;;
+                --config) kind='file' ;;
+                --log-format) kind='words:text json' ;;
+            esac ;;
+        demo)
+            options='--keep --config -q --quiet -v --verbose --log-format -h --help'
+            values=' --keep --config --log-format '
+            places=''
+            case $before in
+                --keep) kind='directory' ;;
+                --config) kind='file' ;;
+                --log-format) kind='words:text json' ;;
+            esac ;;
+        schema)
+            options='--config -q --quiet -v --verbose --log-format -h --help'
+            values=' --config --log-format '
+            places=''
+            case $before in
+                --config) kind='file' ;;
+                --log-format) kind='words:text json' ;;
+            esac ;;
+        *) return ;;
+    esac
+    if [ -n "$kind" ]; then
+        _dcmsync_fill "$kind" "$word"
+        return
+    fi
+    case $word in
+        -*) _dcmsync_fill "words:$options" "$word"; return ;;
+    esac
+    case ${COMP_WORDS[COMP_CWORD]}$before in
+        =*) return ;;
+    esac
+    [ "${COMP_WORDS[COMP_CWORD-1]}" = "=" ] && return
+    for each in "${COMP_WORDS[@]:2:COMP_CWORD-2}"; do
+        if [ -n "$skip" ]; then
+            skip=
+        elif [[ $values == *" $each "* ]]; then
+            skip=yes
+        elif [[ $each != -* || $each == - ]]; then
+            index=$((index + 1))
+        fi
+    done
+    local kinds=($places)
+    [ "${#kinds[@]}" -eq 0 ] && return
+    [ "$index" -ge "${#kinds[@]}" ] && index=$((${#kinds[@]} - 1))
+    _dcmsync_fill "${kinds[index]}" "$word"
+}
+
+complete -F _dcmsync dcmsync

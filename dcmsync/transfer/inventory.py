@@ -20,11 +20,6 @@ from dcmsync.plan.match import matcher, vr_of
 
 _COUNTS = {Level.SERIES: "NumberOfStudyRelatedSeries", Level.INSTANCE: "NumberOfSeriesRelatedInstances"}
 _PARENTS = {Level.SERIES: Level.STUDY, Level.INSTANCE: Level.SERIES}
-_NOT_IN_PARTS = {
-    Level.STUDY: "studies without date, time or patient ID cannot be asked for in parts",
-    Level.SERIES: "series without a number cannot be asked for in parts, nor can any of some peers",
-    Level.INSTANCE: "instances without a number cannot be asked for in parts, nor can any of some peers",
-}
 _MAX_SPLITS = 100_000
 _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(dict[str, object])
@@ -94,8 +89,9 @@ class Inventory:
     ) -> AsyncGenerator[dict[str, object], None]:
         """The things of one level below one parent, each once; asks again in parts where the list may be cut."""
         seen: set[int] = set()
-        unconfirmed: set[int] = set()  # listed by a query that was then cut, and not yet by one of its parts
-        is_limited = False
+        unconfirmed: set[int] = set()  # studies listed by a query that was then cut, and not yet by one of its parts
+        is_limited = False  # whether the peer said so, or a part gave what the whole did not
+        is_part = False
         is_narrowed = any(value for key, value in keys.items() if not key.endswith("InstanceUID"))
         claimed = known.get(_COUNTS.get(level, "")) if not (is_narrowed or keys[level.unique_key]) else None
         waiting = [dict(keys)]
@@ -113,26 +109,27 @@ class Inventory:
                     mark = hash(answer[level.unique_key])
                     marks.add(mark)
                     if mark not in seen:
-                        is_limited = is_limited or bool(unconfirmed)
+                        is_limited = is_limited or is_part
                         seen.add(mark)
                         yield answer
+            is_part = True
             unconfirmed -= marks
             whole = isinstance(claimed, int) and len(seen) == claimed
             if whole or not (ending.truncated or split.is_suspicious(spread.count)):
                 continue
-            expected = claimed if isinstance(claimed, int) else None
+            expected = claimed if isinstance(claimed, int) and claimed > len(seen) else None
             cut = split.parts(level, asked, spread, expected) if self.splits < _MAX_SPLITS else []
             if cut:
                 self.splits += 1
                 waiting += reversed(cut)
-                unconfirmed |= marks
+                unconfirmed |= marks if level is Level.STUDY else set()
                 is_limited = is_limited or ending.truncated
             if ending.truncated and not cut:
                 self._incomplete(f"{ending.why}, and the query cannot be split further")
-            elif ending.truncated and level is not Level.STUDY and expected is None:
-                self._incomplete(f"{ending.why}, and the peer does not say how many there are")
-        if unconfirmed and is_limited:
-            self._incomplete(_NOT_IN_PARTS[level])
+        if is_limited and unconfirmed:
+            self._incomplete("studies without date, time or patient ID cannot be asked for in parts")
+        if is_limited and level is not Level.STUDY and not (isinstance(claimed, int) and claimed >= len(seen)):
+            self._incomplete("the peer cut it, and does not say how many there are")
         if isinstance(claimed, int) and len(seen) < claimed:
             self._once(f"a parent claims more things at {level.word} level than were listed")
             if self.splits:

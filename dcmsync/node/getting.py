@@ -7,8 +7,10 @@ syntax, or has failed. A pending response rides in the same write as the next C-
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import anyio
+import anyio.lowlevel
 from msgspec import structs
 
 from dcmsync.errors import RemoteProtocolError
@@ -64,10 +66,12 @@ class Retrieval:
     async def _send(self, image: Image) -> bool:
         """One sub-operation. Gives whether the peer has cancelled."""
         context_id = self._destinations.get((image.sop_class_uid, image.transfer_syntax_uid))
-        code = status.PROCESSING_FAILURE
-        is_cancelled = False
-        with self._archive.opened(image) as opened:
-            if context_id is not None and opened is not None:
+        code, is_cancelled = status.PROCESSING_FAILURE, False
+        with self._archive.opened(image) if context_id is not None else nullcontext() as opened:
+            if context_id is None or opened is None:
+                await anyio.lowlevel.checkpoint()
+                is_cancelled = await self._inbox.is_cancelled(self._message_id)
+            else:
                 self._sub_id = self._sub_id % 0xFFFF + 1
                 conversation = operations.store(self._sub_id, image.sop_class_uid, image.uid)
                 await send_file(
@@ -75,9 +79,7 @@ class Retrieval:
                     opened.descriptor, opened.offset, opened.octets, before=self._pending(),
                 )  # fmt: skip
                 code, is_cancelled = await self._inbox.reply(conversation, self._message_id)
-                self._channel.stream.guard.progress()
-            else:
-                is_cancelled = await self._inbox.is_cancelled(self._message_id)
+            self._channel.stream.guard.progress()
         if code == status.SUCCESS:
             self._completed += 1
         elif status.is_warning(code):

@@ -134,7 +134,7 @@ def decode_identifier(
     `keep_empty`: elements without a plain value are there too, as "": in a query they ask for it back.
     Raises RemoteProtocolError when the octets are no data set.
     """
-    # hot: about 39 µs an answer of 12 elements (2 shared cores, CPython 3.11, 2026-11)
+    # hot: 17 to 20 µs an answer of 12 elements, 39 when both cores are busy (x86-64, CPython 3.11, 2026-11)
     try:
         elements = _elements(octets, transfer_syntax_uid, 0)
     except (struct.error, IndexError) as error:
@@ -253,6 +253,8 @@ def _value(vr: str, raw: bytes, is_multi: bool, encodings: tuple[str, ...], orde
     if binary is not None:
         letter, size = binary
         numbers = list(struct.unpack_from(f"{order}{len(raw) // size}{letter}", raw))
+        if letter in "fd":
+            numbers = [_finite(number, str(number)) for number in numbers]
         return _one_or_list(numbers, is_multi)
     if vr == "AT":
         pairs = struct.unpack_from(f"{order}{len(raw) // 4 * 2}H", raw)
@@ -277,15 +279,19 @@ def _one_or_list(values: list[object] | list[str], is_multi: bool) -> object | N
 def _number_or_text(vr: str, text: str) -> object | None:
     if not text:
         return None
+    if vr not in ("IS", "DS") or "_" in text:  # Python would read 1_0 as 10
+        return text
     try:
-        if vr == "IS":
-            return int(text)
         if vr == "DS":
-            number = float(text)
-            return number if number - number == 0 else text  # JSON has no infinity
+            return _finite(float(text), text)
+        number = int(text)
+        return number if -(2**63) <= number < 2**63 else text  # more than readers of JSON can be asked to hold
     except ValueError:
         return text  # what the server holds is not what the VR promises: it still matters
-    return text
+
+
+def _finite(number: float, text: str) -> float | str:
+    return number if number - number == 0 else text  # JSON has no infinity
 
 
 def _text(vr: str, raw: bytes, encodings: tuple[str, ...]) -> str:
@@ -311,11 +317,14 @@ def _decoded(vr: str, raw: bytes, encodings: tuple[str, ...]) -> str:
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            codecs = convert_encodings(list(encodings))
-            if vr == "PN":
-                text = "=".join(decode_bytes(part, codecs, PN_DELIMS) for part in raw.split(b"="))
-            else:
-                text = str(decode_bytes(raw, codecs, TEXT_VR_DELIMS))
+            try:
+                codecs = convert_encodings(list(encodings))
+                if vr == "PN":
+                    text = "=".join(decode_bytes(part, codecs, PN_DELIMS) for part in raw.split(b"="))
+                else:
+                    text = str(decode_bytes(raw, codecs, TEXT_VR_DELIMS))
+            except (LookupError, ValueError):  # such as a NUL in the name of a character set
+                text = raw.decode("utf-8", "replace")
     return text.rstrip("= \0") if vr == "PN" else text
 
 

@@ -98,7 +98,11 @@ def encode(command: Command) -> bytes:
 
 
 def decode(octets: bytes) -> Command:
-    """Reads a command set. Raises RemoteProtocolError when it is malformed or lacks its Command Field."""
+    """Reads a command set. Raises RemoteProtocolError when it is malformed or lacks its Command Field.
+
+    Elements of other groups than 0000 are stepped over: Orthanc 1.10.1 puts the Failed SOP Instance UID List
+    (0008,0058) here, and not into the identifier (PS3.7 §9.3.3.2, PS3.4 §C.4.3.1.4.2).
+    """
     # hot: two for each instance retrieved, its C-STORE request and the pending C-GET response before it
     values: dict[str, object] = {}
     position, end = 0, len(octets)
@@ -108,9 +112,9 @@ def decode(octets: bytes) -> Command:
             raise RemoteProtocolError("sent a command set that ends inside an element")
         group, element, length, number = _ELEMENT_AND_US(octets, position)
         position += 8
-        if group != 0 or length > end - position:
+        if length > end - position:
             raise RemoteProtocolError(f"sent a command set with an impossible element ({group:04X},{element:04X})")
-        known = _FIELDS.get(element)
+        known = _FIELDS.get(element) if group == 0 else None
         if known is not None:
             name, is_text = known
             if is_text:

@@ -31,7 +31,7 @@ from dcmsync.contract import (
     Session,
     Source,
 )
-from dcmsync.errors import ExitStatus, InputError, LocalTrouble, PeerError, Refused, Rejected
+from dcmsync.errors import ExitStatus, InputError, LocalTrouble, PeerError, Refused, Rejected, UsageError
 from dcmsync.plan.levels import Query
 from dcmsync.records.model import Outcome
 from dcmsync.transfer import retry
@@ -52,11 +52,16 @@ class Held(Struct, frozen=True):
 
 
 class Work(Struct, frozen=True, kw_only=True):
-    """One thing to pull: its level, its source and what its record said of it."""
+    """One thing to pull: its level, its source and what its record said of it, on line `line` of the input.
+
+    `differs`: what the destination holds of it is known to have other content, and does not count.
+    """
 
     level: Level
     source: str
     attributes: Attributes
+    line: int = 0
+    differs: bool = False
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -157,7 +162,7 @@ class Pull(Generic[JobT]):
             sessions: dict[str, Session] = {}
             try:
                 async for group in works:
-                    source = self._source(group[0].source)
+                    source = self._source_of(group[0])
                     if source.name not in sessions:
                         sessions[source.name] = await stack.enter_async_context(source.session())
                     await self._expand(group, sessions[source.name], send)
@@ -207,7 +212,10 @@ class Pull(Generic[JobT]):
 
     async def _prepare(self, ledger: Ledger, inventory: Inventory, group: Sequence[Work]) -> None:
         """Gives the ledger its inventory, and takes off it what the destination holds."""
+        differing: frozenset[str] | None = None
         if group[0].level is Level.INSTANCE:
+            ledger.is_selection = True
+            differing = frozenset(str(work.attributes["SOPInstanceUID"]) for work in group if work.differs)
             ledger.wanted = {
                 str(work.attributes["SOPInstanceUID"]): str(work.attributes.get("SOPClassUID", "")) for work in group
             }
@@ -222,7 +230,8 @@ class Pull(Generic[JobT]):
         self._meter.total(self._expected, True)
         for uid in list(ledger.wanted):
             held = self._held.get(uid)
-            if held is not None and held.series_uid == ledger.series_uid and not self._settings.force:
+            counts = not (group[0].differs if differing is None else uid in differing)
+            if held is not None and counts and held.series_uid == ledger.series_uid and not self._settings.force:
                 ledger.present(uid, held.path, held.size)
                 self._meter.advance(1, 0)
 
@@ -252,6 +261,13 @@ class Pull(Generic[JobT]):
             attributes=attributes,
             dry_run=self._settings.dry_run,
         )
+
+    def _source_of(self, work: Work) -> Source:
+        """The source of a record. Raises InputError when it names none."""
+        try:
+            return self._source(work.source)
+        except UsageError as error:
+            raise InputError(error.message, line=work.line, advice=error.advice) from error
 
     def _source(self, name: str) -> Source:
         if name not in self._sources:

@@ -16,7 +16,10 @@ _TRY_AGAIN = frozenset(("stalled", "disconnected", "unreachable", "rejected", "m
 
 
 class Ledger:
-    """One series of one source. `wanted` is its inventory: SOP Instance UID -> SOP Class UID, "" where unknown."""
+    """One series of one source. `wanted` is its inventory: SOP Instance UID -> SOP Class UID, "" where unknown.
+
+    `is_selection`: some of its instances were named, and the source may hold more.
+    """
 
     def __init__(self, *, source: str, destination: str, attributes: Attributes, dry_run: bool = False) -> None:
         self.source = source
@@ -24,6 +27,7 @@ class Ledger:
         self.series_uid = str(attributes.get("SeriesInstanceUID", ""))
         self.attributes = attributes
         self.wanted: dict[str, str] = {}
+        self.is_selection = False
         self.status = ExitStatus.DONE
         self.finished = False
         self._destination = destination
@@ -100,9 +104,13 @@ class Ledger:
         self._give_up("interrupted", "the run ended before it came", ExitStatus.RETRY, None)
 
     def outcomes(self, *, itemize: bool) -> Iterator[Outcome]:
-        """The records of this series: each instance when itemizing, else each that is not fine; the series last."""
-        for outcome in self._outcomes.values():
-            if itemize or outcome.outcome in ("failed", "conflict"):
+        """The records of this series: each instance when itemizing, else each that is not fine; the series last.
+
+        Instances stand in the order of the inventory, however they came.
+        """
+        for uid in self.wanted:
+            outcome = self._outcomes.get(uid)
+            if outcome is not None and (itemize or outcome.outcome in ("failed", "conflict")):
                 yield outcome
         if self._failure is not None and not self.wanted:
             yield self._failure

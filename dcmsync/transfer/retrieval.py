@@ -70,7 +70,7 @@ class Retrieval(Generic[JobT]):
         """Asks once for all that lacks. Gives the peer's last word. Raises PeerError, LocalTrouble."""
         ending = Ending()
         lost = 0
-        whole = len(ledger.lacking) == len(ledger.wanted)
+        whole = not ledger.is_selection and len(ledger.lacking) == len(ledger.wanted)
         for lot, as_whole in batches(ledger.lacking, whole=whole, one_by_one=one_by_one):
             try:
                 ending = await self._fetch(ledger, lot, whole=as_whole)

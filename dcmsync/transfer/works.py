@@ -42,7 +42,8 @@ def work_of(record: Thing | Unknown, number: int) -> Work | None:
     for depth in range(1, level + 1):
         if not attributes.get(Level(depth).unique_key):
             raise InputError(f"the {level.word} record has no {Level(depth).unique_key}", line=number)
-    return Work(level=level, source=str(record.source), attributes=attributes)
+    differs = not isinstance(record, Outcome) and record.change == "differs"
+    return Work(level=level, source=str(record.source), attributes=attributes, line=number, differs=differs)
 
 
 def works(lines: Iterable[Line]) -> Iterator[list[Work]]:

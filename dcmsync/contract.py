@@ -165,7 +165,7 @@ class Landed(Struct, frozen=True, kw_only=True):
 
     `path` is relative to the destination. `reason` is a word for programs, `message` one for people, without patient
     data. `trouble` is set when the machine is to blame, so that the run should end. `digest` is of the whole file as
-    written; of a file that was present only `data_set_digest` is known.
+    written; that of a file that was present is not known.
     """
 
     arrival: Arrival
@@ -173,7 +173,6 @@ class Landed(Struct, frozen=True, kw_only=True):
     path: str = ""
     size: int = 0
     digest: str = ""
-    data_set_digest: str = ""
     study_uid: str = ""
     series_uid: str = ""
     values: Mapping[int, tuple[str, bytes]] = {}

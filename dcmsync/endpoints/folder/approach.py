@@ -52,7 +52,7 @@ class Approach:
         self._folders = folders
         self._staged = job.staged
         self._descriptor = job.descriptor
-        self._digests = job.file_digest, job.data_set_digest
+        self._digest = job.file_digest
         self._values: Values = {}
         self._path = ""
         self._note = ""
@@ -95,11 +95,10 @@ class Approach:
         self._staged, self._descriptor = self._staging.create()
         write_all(self._descriptor, [memoryview(self._job.head), memoryview(self._job.memory)])
         _start_writing_back(self._descriptor)
-        file_hash, data_set_hash = self._settings.hasher(), self._settings.hasher()
+        file_hash = self._settings.hasher()
         file_hash.update(self._job.head)
         file_hash.update(self._job.memory)
-        data_set_hash.update(self._job.memory)
-        self._digests = file_hash.hexdigest(), data_set_hash.hexdigest()
+        self._digest = file_hash.hexdigest()
 
     def flush(self) -> None:
         """Makes the octets durable. A failure is final: the kernel may have dropped them (fsync is never repeated)."""
@@ -229,8 +228,7 @@ class Approach:
             outcome=outcome,
             path=self._path,
             size=len(self._job.head) + self._job.size,
-            digest=self._digests[0] if outcome == "stored" else "",
-            data_set_digest=self._digests[1],
+            digest=self._digest if outcome == "stored" else "",
             study_uid=self._uid(STUDY_INSTANCE_UID),
             series_uid=self._uid(SERIES_INSTANCE_UID),
             values=self._values,

@@ -21,7 +21,7 @@ from dcmsync.wire.part10 import file_meta
 from dcmsync.wire.source import Distant, Source, Values
 
 FIRST_LOOK_OCTETS = 64 << 10  # when an arriving instance is first looked at
-MEMORY_OCTETS = 1 << 20  # an instance up to this size stays in memory until it lands
+MEMORY_OCTETS = 128 << 10  # an instance up to this size stays in memory until it lands
 PIECES_AT_ONCE = 1000  # below IOV_MAX (1024) of Linux and macOS
 
 _TROUBLE = {
@@ -61,7 +61,6 @@ class Job(Struct, frozen=True, kw_only=True):
     staged: str = ""
     descriptor: int = -1
     file_digest: str = ""
-    data_set_digest: str = ""
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -92,7 +91,6 @@ class Sink:
         self._staged = ""
         self._descriptor = -1
         self._file_hash: Hasher | None = None
-        self._data_set_hash: Hasher | None = None
 
     def write(self, pieces: Sequence[memoryview]) -> None:
         """Takes the next octets. Raises LocalTrouble, RemoteProtocolError; the caller then discards."""
@@ -125,7 +123,6 @@ class Sink:
                 staged=self._staged,
                 descriptor=self._descriptor,
                 file_digest=self._file_hash.hexdigest() if self._file_hash else "",
-                data_set_digest=self._data_set_hash.hexdigest() if self._data_set_hash else "",
             )
         )
         self._memory, self._descriptor, self._staged = None, -1, ""
@@ -161,14 +158,13 @@ class Sink:
             write_all(self._descriptor, [memoryview(self._head)])
         except OSError as trouble:
             raise local_trouble(trouble) from trouble
-        self._file_hash, self._data_set_hash = self._settings.hasher(), self._settings.hasher()
+        self._file_hash = self._settings.hasher()
         self._file_hash.update(self._head)
 
     def _append(self, pieces: Sequence[memoryview]) -> None:
-        assert self._file_hash is not None and self._data_set_hash is not None
+        assert self._file_hash is not None
         for piece in pieces:
             self._file_hash.update(piece)
-            self._data_set_hash.update(piece)
         try:
             write_all(self._descriptor, pieces)
         except OSError as trouble:

@@ -91,21 +91,20 @@ def _by_date(keys: Mapping[str, str], spread: Spread) -> list[dict[str, str]]:
 
 
 def _by_time(keys: Mapping[str, str], spread: Spread) -> list[dict[str, str]]:
-    asked = keys.get("StudyTime", "")
-    first, last = 0, _DAY_MINUTES - 1
-    if asked:
-        begin, separator, end = asked.partition("-")
-        from_minute, to_minute = _minute(begin), _minute(end)
-        if not separator or from_minute is None or to_minute is None:
-            return []
-        first, last = from_minute, to_minute
-    if first >= last:
+    begin, separator, end = (keys.get("StudyTime") or "000000-235959.999999").partition("-")
+    first, last = _minute(begin), _minute(end)
+    if not separator or first is None or last is None or first >= last:
         return []
     middle = (first + last) // 2
     if spread.minutes:
         ordered = sorted(spread.minutes.elements())
         middle = min(max(ordered[len(ordered) // 2], first), last - 1)
-    return [{**keys, "StudyTime": _times(*pair)} for pair in ((first, middle), (middle + 1, last))]
+    after = middle + 1
+    halves = (
+        f"{begin}-{middle // 60:02}{middle % 60:02}59.999999",
+        f"{after // 60:02}{after % 60:02}00-{end}",  # the ends stay as they were asked, to the second
+    )
+    return [{**keys, "StudyTime": half} for half in halves]
 
 
 def _by_initial(keys: Mapping[str, str], spread: Spread) -> list[dict[str, str]]:
@@ -139,15 +138,11 @@ def _median(dates: Counter[str], first: date, last: date) -> date:
 
 
 def _written(first: date, last: date) -> str:
-    if first == last:
+    if first == last and first not in (_FIRST_DAY, _LAST_DAY):
         return f"{first:%Y%m%d}"
     begin = "" if first == _FIRST_DAY else f"{first:%Y%m%d}"
     end = "" if last == _LAST_DAY else f"{last:%Y%m%d}"
     return f"{begin}-{end}"
-
-
-def _times(first: int, last: int) -> str:
-    return f"{first // 60:02}{first % 60:02}00-{last // 60:02}{last % 60:02}59.999999"
 
 
 def _day(text: str) -> date | None:

@@ -391,11 +391,26 @@ def test_a_folder_or_fifo_under_the_name_is_a_conflict(make_shore: MakeShore) ->
 
 def test_a_broken_file_under_the_name_is_a_conflict_unless_forced(make_shore: MakeShore) -> None:
     shore = make_shore()
-    path = put(shore.root / "1.2.3/1.2.3.4.dcm", file_of("1.2.3.4")[:-1])
+    path = put(shore.root / "1.2.3/1.2.3.4.dcm", b"the user's own notes")
     assert shore.bring("1.2.3.4", data_set("1.2.3.4")).reason == "broken"
     assert shore.bring("1.2.3.4", data_set("1.2.3.4")).outcome == "conflict"
     assert make_shore(force=True).bring("1.2.3.4", data_set("1.2.3.4")).outcome == "stored"
     assert path.read_bytes() == file_of("1.2.3.4")
+
+
+def test_a_truncated_file_of_the_same_instance_is_replaced(make_shore: MakeShore) -> None:
+    shore = make_shore()
+    path = put(shore.root / "1.2.3/1.2.3.4.dcm", file_of("1.2.3.4")[:-1])
+    landed = shore.bring("1.2.3.4", data_set("1.2.3.4"))
+    assert (landed.outcome, landed.reason) == ("stored", "replaced")
+    assert path.read_bytes() == file_of("1.2.3.4")
+
+
+def test_a_truncated_file_of_another_instance_stays(make_shore: MakeShore) -> None:
+    shore = make_shore()
+    path = put(shore.root / "1.2.3/1.2.3.4.dcm", file_of("1.2.3.9")[:-1])
+    shore.bring("1.2.3.4", data_set("1.2.3.4"))
+    assert path.read_bytes() == file_of("1.2.3.9")[:-1]
 
 
 def test_a_file_system_without_links_never_replaces_either(

@@ -5,6 +5,7 @@ so control characters are shown as escapes, never sent to a terminal.
 """
 
 import csv
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import StringIO
 
@@ -16,13 +17,13 @@ _OURS = ("type", "source")
 
 def uid(record: Values) -> str:
     """The deepest UID of a record, "" when it has none."""
-    return next((str(record[key]) for key in _UNIQUE if record.get(key)), "")
+    return _safe(next((str(record[key]) for key in _UNIQUE if record.get(key)), ""))
 
 
 def csv_line(values: Sequence[object]) -> str:
     """One line of CSV (RFC 4180), without its end; several values of one attribute are joined with a backslash."""
     line = StringIO()
-    csv.writer(line, lineterminator="").writerow([_plain(value) for value in values])
+    csv.writer(line, lineterminator="").writerow([_safe(_plain(value)) for value in values])
     return line.getvalue()
 
 
@@ -33,11 +34,12 @@ def columns(record: Values) -> list[str]:
 
 def table(records: Sequence[Values]) -> Iterator[str]:
     """Aligned columns, the keys on top; columns that are empty throughout are left out."""
-    keys = list(dict.fromkeys(key for record in records for key in record if key != "type"))
-    rows = [[_safe(_plain(record.get(key, ""))) for key in keys] for record in records]
-    widths = [max(len(key), *(len(row[at]) for row in rows)) if rows else len(key) for at, key in enumerate(keys)]
-    for row in [keys, *rows]:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+    used = dict.fromkeys(key for record in records for key, value in record.items() if key != "type" and _plain(value))
+    rows = [list(used), *([_safe(_plain(record.get(key, ""))) for key in used] for record in records)]
+    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        padded = (cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True))
+        yield "  ".join(padded).rstrip()
 
 
 def tree(records: Iterable[Values]) -> Iterator[str]:
@@ -143,6 +145,13 @@ def _order(record: Values, depth: int) -> tuple[object, ...]:
 
 def _plain(value: object) -> str:
     return "\\".join(str(item) for item in value) if isinstance(value, list) else str(value)
+
+
+def _width(text: str) -> int:
+    """How many columns of a terminal a text takes: ideographs two, combining marks none."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if unicodedata.combining(char) else 1 + (unicodedata.east_asian_width(char) in "WF") for char in text)
 
 
 def _safe(text: str) -> str:

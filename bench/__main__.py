@@ -5,6 +5,7 @@ and the exit status is 1.
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
@@ -31,6 +32,7 @@ def main(words: Sequence[str] | None = None) -> int:
     if arguments.runs < 1:
         _parser().error("--runs must be 1 or more")
     failed: list[str] = []
+    busy = os.getloadavg()[0]
     for line in measure.table(_measure(arguments.row or ROWS, arguments.runs, failed)):
         _print(line)
     _print("")
@@ -38,6 +40,7 @@ def main(words: Sequence[str] | None = None) -> int:
         _print(line)
     runs = f"median of {arguments.runs} runs in turn unless said otherwise"
     _print(f"Whole processes, wall time; {runs} (fastest-slowest); start-up included")
+    _print(f"Load average of the machine before the first run: {busy:.1f}")
     return 1 if failed else 0
 
 

@@ -29,7 +29,7 @@ class Guard:
         self._timeout_s = timeout_s
         self._ends = time.monotonic() + whole_s
         self._seen = (0, 0)
-        self._since = time.monotonic()
+        self._since = self._looked = time.monotonic()
 
     @property
     def tick_s(self) -> float:
@@ -61,8 +61,9 @@ class Guard:
     def look(self, now: float) -> None:
         """Judges the time since the last progress; shuts the socket down when it was too long."""
         marks, octets = self._seen
+        looked, self._looked = self._looked, now
         if not self.armed:
-            self._since = now
+            self._since = min(self._since + now - looked, now)  # our own time is not the peer's, but no progress either
         elif self.marks != marks or self.octets - octets >= FLOOR_OCTETS_PER_S * max(now - self._since, 1e-3):
             self._since = now
             self._seen = (self.marks, self.octets)

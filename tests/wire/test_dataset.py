@@ -291,6 +291,19 @@ def test_what_is_no_data_set_is_refused(octets: bytes) -> None:
         decode_identifier(octets, EXPLICIT)
 
 
+@pytest.mark.parametrize(("depth", "is_read"), [(15, True), (17, False)])
+def test_sequences_are_followed_so_deep_and_no_deeper(depth: int, is_read: bool) -> None:
+    opened = b"\x08\0\x40\x11SQ\0\0\xff\xff\xff\xff" + b"\xfe\xff\x00\xe0\xff\xff\xff\xff"
+    closed = b"\xfe\xff\x0d\xe0\0\0\0\0" + b"\xfe\xff\xdd\xe0\0\0\0\0"
+    octets = opened * (depth // 2) + closed * (depth // 2) + element(0x00100020, "LO", b"P1")
+    if is_read:
+        assert decode_identifier(octets, EXPLICIT) == {"PatientID": "P1"}
+    else:
+        octets = opened * depth + closed * depth
+        with pytest.raises(RemoteProtocolError, match="no data set"):
+            decode_identifier(octets, EXPLICIT)
+
+
 @every_syntax
 def test_wounded_octets_are_read_or_refused_and_nothing_else(syntax: str) -> None:
     dice = random.Random(20260104)

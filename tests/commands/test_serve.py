@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import struct
 from pathlib import Path
 
 import pytest
@@ -98,10 +99,26 @@ def test_a_second_signal_ends_it_at_once(folder: Path) -> None:
 
 
 def test_what_does_not_finish_in_time_is_given_up(folder: Path) -> None:
-    with nodes.serving(folder, "--timeout", "1") as node, nodes.Caller(node.port) as caller:
+    with nodes.serving(folder, "--timeout", "0.5") as node, nodes.Caller(node.port) as caller:
         caller.associate(CT)
-        caller.socket.sendall(half(caller))
-        assert node.stop() == 0
+        pixels = struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OW", 0, 1 << 31) + bytes(1 << 16)
+        caller.socket.sendall(caller.message(1, operations.store(5, samples.CT_IMAGE_STORAGE, "1.2").request))
+        fragment = b"\x04\0" + struct.pack(">IIBB", len(pixels) + 6, len(pixels) + 2, 1, 0)
+        caller.socket.sendall(fragment + pixels)
+        node.process.send_signal(signal.SIGTERM)
+        caller.socket.settimeout(0.01)
+        for _ in range(1000):  # it comes on and on, and never to an end
+            try:
+                caller.socket.sendall(fragment + bytes(len(pixels)))
+                if not caller.socket.recv(100):
+                    break
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                break
+        else:
+            pytest.fail("it was waited for")
+        assert node.wait() == 0
 
 
 def test_only_those_on_the_list_may_connect(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """The services, spoken to octet by octet: statuses, cancelling, and what a peer may not do."""
 
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -206,11 +207,27 @@ def test_what_no_peer_may_send_is_aborted(
         assert another.hear()[0].status == 0
 
 
-def test_a_message_within_a_retrieval_is_aborted(caller: nodes.Caller) -> None:
+@pytest.mark.parametrize("octets", [None, b"abcd"])
+def test_a_message_within_a_retrieval_is_aborted(caller: nodes.Caller, octets: bytes | None) -> None:
     caller.say(GET, operations.get(5, operations.STUDY_ROOT_GET).request, identifier("STUDY", StudyInstanceUID=STUDY))
     caller.hear()
-    caller.say(ECHO, operations.echo(6).request)
+    caller.say(ECHO, Command(field=0x0030, message_id=6, has_data_set=octets is not None), octets)
     assert caller.pdu()[:1] == b"\x07"
+
+
+def test_half_an_instance_is_cleared_away_when_its_sender_leaves(tmp_path: Path) -> None:
+    folder = tmp_path / "served"
+    folder.mkdir()
+    with nodes.serving(folder) as node:
+        with nodes.Caller(node.port) as caller:
+            caller.associate(CONTEXTS)
+            pixels = struct.pack("<HH2sHL", 0x7FE0, 0x0010, b"OW", 0, 8 << 20) + bytes(4 << 20)
+            caller.socket.sendall(
+                caller.message(CT, operations.store(5, CT_IMAGE_STORAGE, "1.2").request, pixels)[:-100]
+            )
+        assert node.wait_for_event(event="closed")["reason"] == "disconnected"
+        (staging,) = folder.iterdir()
+        assert [path.name for path in staging.iterdir()] == ["lock"]
 
 
 def test_an_identifier_that_is_too_large_is_aborted(tmp_path: Path) -> None:

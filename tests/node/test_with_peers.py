@@ -216,6 +216,8 @@ def test_pynetdicom_stores_a_private_class_and_finds_it(empty: nodes.Serving, tm
     association = client.associate(empty.host, empty.port, ae_title=empty.ae)
     assert association.is_established
     assert association.send_c_store(instance).Status == 0
+    association.release()
+    association = client.associate(empty.host, empty.port, ae_title=empty.ae)  # pynetdicom may trip over the switch
     question = pydicom.Dataset()
     question.QueryRetrieveLevel = "STUDY"
     question.SOPClassesInStudy = private

@@ -120,6 +120,7 @@ def test_what_was_not_asked_for_is_left_out() -> None:
 # Lists cut short
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [0xFE00, 0xA700])
 @pytest.mark.parametrize("limit", [7, 20, 100])
 def test_a_list_that_ends_early_is_asked_for_in_parts_until_all_is_found(status: int, limit: int) -> None:
@@ -130,6 +131,7 @@ def test_a_list_that_ends_early_is_asked_for_in_parts_until_all_is_found(status:
     assert 1 <= walked.inventory.splits < len(archive.asks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [100, 200, 250, 500, 1000])
 def test_a_list_that_is_cut_silently_at_a_round_number_is_asked_for_in_parts(limit: int) -> None:
     walked = Walked(Archive(studies(1234), limit=limit))
@@ -208,6 +210,7 @@ def test_what_cannot_be_split_is_told_and_incomplete() -> None:
     assert "0xFE00" in walked.inventory.trouble and "cannot be split further" in walked.inventory.trouble
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", [0xFE00, 0], ids=["said", "silent"])
 @pytest.mark.parametrize("lacking", ["StudyDate", "StudyTime", "PatientID"])
 def test_studies_that_no_part_can_find_leave_the_list_incomplete(lacking: str, status: int) -> None:

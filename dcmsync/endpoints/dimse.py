@@ -90,6 +90,9 @@ class Session:
                         mark = hash(str(attributes.get(ask.level.unique_key)))
                         if mark not in seen:
                             seen.add(mark)
+                            if len(seen) > self._limits.max_answers:
+                                limit = f"{self._limits.max_answers:,}"
+                                raise RemoteProtocolError(f"{self._peer.name}: gave more than {limit} answers")
                             association.progress()
                         yield attributes
         except PeerError:

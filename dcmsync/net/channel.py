@@ -37,6 +37,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     max_pdu_octets: int = 1 << 20
     max_identifier_octets: int = 1 << 24
     max_instance_octets: int = 1 << 36
+    max_answers: int = 5_000_000
 
 
 class ReleasedByPeer(Exception):
@@ -166,7 +167,7 @@ class Channel:
         try:
             while self.machine.state not in (State.IDLE, State.AWAITING_CLOSE):
                 for event in await self.wire_events():
-                    if isinstance(event, upper.ReleaseRequested):
+                    if isinstance(event, upper.ReleaseRequested | upper.Released) and self.machine.owes_release_reply:
                         self.machine.release_reply()
         except PeerError:
             return  # the work is done; how the peer leaves does not change it

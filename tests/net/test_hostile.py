@@ -302,6 +302,14 @@ def test_an_identifier_that_never_ends_is_refused_at_the_cap() -> None:
     fails(script, find_all, RemoteProtocolError, "identifier of more than 65,536 octets", max_identifier_octets=1 << 16)
 
 
+def test_new_answers_without_end_are_refused_at_the_cap() -> None:
+    def many(talk: Talk, context_id: int, request: operations.Command) -> None:
+        talk.send(b"".join(answer(context_id, request, PENDING, study(f"1.2.{turn}")) for turn in range(20)))
+        silent(talk)
+
+    fails(asked(many), find_all, RemoteProtocolError, "gave more than 10 answers", max_answers=10)
+
+
 def test_a_peer_that_progresses_for_ever_ends_with_the_association() -> None:
     def new_answers_for_ever(talk: Talk, context_id: int, request: operations.Command) -> None:
         for turn in talk.for_ever(every_s=0.02):

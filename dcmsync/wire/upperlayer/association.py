@@ -172,6 +172,11 @@ class Association:
         self._fire(Event.RELEASE_REQUEST)
         self._out.append(codec.RELEASE_RQ)
 
+    @property
+    def owes_release_reply(self) -> bool:
+        """Whether the peer's request to end waits for our reply."""
+        return (Event.RELEASE_RESPONSE, self.state) in TABLE
+
     def release_reply(self) -> None:
         """Agrees to the peer's request to end."""
         self._fire(Event.RELEASE_RESPONSE)

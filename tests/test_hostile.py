@@ -1,7 +1,7 @@
 """Names from outside never become paths: a stock Orthanc serves what is not meant well.
 
 Orthanc 1.10.1 takes and serves SOP Instance UIDs such as `../../../../escaped`. Debian's `getscu +B` (DCMTK 3.6.7)
-writes such an instance outside the folder that it was given, and ends with 0: the last test here shows it, in a sandbox.
+writes such an instance outside the folder that it was given, and ends with 0: the last test here shows it, caged.
 """
 
 import json

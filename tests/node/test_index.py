@@ -93,3 +93,13 @@ def test_the_same_file_again_replaces_what_was_known() -> None:
     index.add(found())
     assert index.add(found(size=2)) == ""
     assert index.images["1.2.3"].size == 2
+
+
+def test_images_of_a_series_share_what_is_alike(tmp_path: Path) -> None:
+    made = samples.make_series(tmp_path, instances=2)
+    index = indexed(tmp_path)
+    first, second = (index.images[sample.sop_uid] for sample in made)
+    shared = [one is other for one, other in zip(first.values, second.values, strict=True)]
+    assert first.values[0] == 1 and second.values[0] == 2  # InstanceNumber
+    assert shared == [False] + [True] * (len(shared) - 1)
+    assert first.sop_class_uid is second.sop_class_uid

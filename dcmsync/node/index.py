@@ -226,7 +226,8 @@ def _plain(found: Found) -> dict[str, object]:
 def _shared(values: tuple[object, ...], series: Series) -> tuple[object, ...]:
     """The same values, where they equal those of the series' latest image as the very same objects.
 
-    Measured with 10,000 CT images, all dates and ImageType alike: 1,190 octets an image without, 570 with it (CPython 3.11).
+    Measured: 10,000 CT images, dates and ImageType alike, took 1,190 octets each without it, 570 with it
+    (CPython 3.11, 2026-11).
     """
     if not series.images:
         return values

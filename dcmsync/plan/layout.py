@@ -15,7 +15,8 @@ looks at the SOP Instance UID of the file that has a name, keeps their instances
 
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from string import Formatter
 
@@ -122,15 +123,21 @@ def _wrong(template: str, why: str) -> UsageError:
 
 def _named(component: Component, attributes: Mapping[str, object]) -> str:
     """The name of one component."""
-    texts: list[str] = []
+    fields = (piece for piece in component if isinstance(piece, Field))
+    return _name_of(component, tuple([_text(attributes.get(field.keyword)) or UNKNOWN for field in fields]))
+
+
+@lru_cache(maxsize=1024)  # the instances of a series share most components
+def _name_of(component: Component, texts: tuple[str, ...]) -> str:
+    """The name of a component whose fields have these texts."""
     written: list[str] = []
     is_kept = True
+    left = iter(texts)
     for piece in component:
         if isinstance(piece, str):
             written.append(piece)
             continue
-        text = _text(attributes.get(piece.keyword)) or UNKNOWN
-        texts.append(text)
+        text = next(left)
         shown = _shown(text, piece)
         is_kept = is_kept and shown is not None
         written.append(text if shown is None else shown)
@@ -190,7 +197,7 @@ def _is_kept(character: str) -> bool:
     return character.isalnum() or character in _KEPT or unicodedata.category(character)[0] == "M"
 
 
-def _hashed(name: str, extension: str, texts: list[str]) -> str:
+def _hashed(name: str, extension: str, texts: Sequence[str]) -> str:
     """A safe name that no other values get: `~` and a hash of these, before the extension."""
     whole = texts[0] if len(texts) == 1 else "".join(f"{len(text)}:{text}" for text in texts)
     digest = blake2b(whole.encode("utf-8", "surrogatepass"), digest_size=HASH_DIGITS // 2).hexdigest()

@@ -105,7 +105,10 @@ class Inventory:
                     if isinstance(answer, Ending):
                         ending = answer
                         continue
-                    spread.add(answer)
+                    if len(wanted) > 1:
+                        spread.add(answer)
+                    else:  # nothing but its UID, which cuts no query
+                        spread.count += 1
                     mark = hash(answer[level.unique_key])
                     marks.add(mark)
                     if mark not in seen:

@@ -34,6 +34,7 @@ _BINARY = {
 }  # fmt: skip
 _BULK_VRS = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "UN", "SQ"))
 _MAX_DEPTH = 16
+_REPEATED_OCTETS = 64  # values up to this size are remembered, so that memory stays bounded
 
 
 _CODECS = {
@@ -158,7 +159,8 @@ def decode_values(
         if wanted is not None and tag not in wanted:
             continue
         known = entry(tag)
-        value = _value(known.vr if vr in ("", "UN") else vr, raw, known.is_multi, encodings, order)
+        read = _known_value if len(raw) <= _REPEATED_OCTETS else _value
+        value = read(known.vr if vr in ("", "UN") else vr, raw, known.is_multi, encodings, order)
         if value is not None:
             values[known.keyword] = value
         elif keep_empty:
@@ -268,6 +270,9 @@ def _value(vr: str, raw: bytes, is_multi: bool, encodings: tuple[str, ...], orde
     if all(part is None for part in parts):
         return None
     return _one_or_list([part if part is not None else "" for part in parts], is_multi)
+
+
+_known_value = lru_cache(maxsize=2048)(_value)  # the instances of a series repeat most of what they say
 
 
 def _one_or_list(values: list[object] | list[str], is_multi: bool) -> object | None:

@@ -5,6 +5,7 @@ Refuses to know what a command means; `operations.py` does.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from struct import Struct as Layout
 
 from msgspec import Struct
@@ -97,6 +98,7 @@ def encode(command: Command) -> bytes:
     return b"".join(parts)
 
 
+@lru_cache(maxsize=32)  # the pending answers to one query are all alike
 def decode(octets: bytes) -> Command:
     """Reads a command set. Raises RemoteProtocolError when it is malformed or lacks its Command Field.
 

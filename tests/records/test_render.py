@@ -3,7 +3,7 @@
 import csv
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as some
 
 from dcmsync.records import render
@@ -53,6 +53,7 @@ def test_a_record_is_one_line_of_csv_whatever_is_in_it(char: str) -> None:
     assert render.uid({"StudyInstanceUID": f"1.2{char}3"}) == f"1.2\\x{ord(char):02x}3"
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(some.lists(some.text(alphabet=some.characters(exclude_categories=["C", "Z"])), min_size=2, max_size=5))
 def test_csv_reads_back(values: list[str]) -> None:
     assert next(csv.reader([render.csv_line(values)], strict=True)) == values
@@ -150,6 +151,7 @@ def test_no_value_reaches_a_terminal_as_a_command(evil: str) -> None:
             assert line.isprintable(), line
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(some.lists(some.dictionaries(
     some.sampled_from(["PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SeriesNumber",
                        "InstanceNumber", "StudyDate", "NumberOfStudyRelatedSeries", "NumberOfSeriesRelatedInstances"]),

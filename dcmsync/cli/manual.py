@@ -164,7 +164,7 @@ def _italic(text: str) -> str:
 def _text(text: str) -> str:
     """Plain text for roff; what stands between backticks becomes bold."""
     escaped = text.replace("\\", "\\e").replace("-", "\\-").replace("'", "\\(aq").replace("^", "\\(ha")
-    escaped = escaped.replace("~", "\\(ti")
+    escaped = escaped.replace("~", "\\(ti").replace("}/{", "}/\\:{")  # a layout may break after a slash
     pieces = escaped.split("`")
     if len(pieces) % 2:
         escaped = "".join(rf"\fB{piece}\fR" if place % 2 else piece for place, piece in enumerate(pieces))

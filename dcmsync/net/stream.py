@@ -67,17 +67,11 @@ class Stream:
             # What is left is less than a header, or the front of a small PDU.
             self._buffer[:left] = bytes(self._buffer[self._start : self._end])
             self._start, self._end = 0, left
-        has_given_way = False
         while True:
             try:
                 count = self._socket.recv_into(self._buffer[left:])
             except BlockingIOError:
-                if has_given_way:
-                    await self._wait(anyio.wait_readable)
-                else:
-                    # A turn for the others costs less than asking the kernel, and the answer has often come by then.
-                    has_given_way = True
-                    await anyio.lowlevel.checkpoint()
+                await self._wait(anyio.wait_readable)
                 continue
             except OSError as error:
                 raise self._broken(error) from error

@@ -1,8 +1,10 @@
 """The waiting room between the network and the disk: jobs come in, verdicts come out, memory stays bounded.
 
-Theory of operation: sinks finish in the event loop and put their job here; a few tasks take what has gathered, land
-it in a worker thread in one batch (so that folder fsyncs are shared), and hand out the verdicts in the loop again.
-`room` keeps peers waiting while more octets are in flight than allowed. One thread of control: no locks.
+Theory of operation: sinks finish in the event loop and put their job here; a task takes what has gathered, lands it in
+one batch (so that folder fsyncs are shared), and hands out the verdicts. A batch goes to a worker thread, unless the
+last one showed that the disk is quick: then handing it over, and the two threads' quarrel about the interpreter lock,
+cost more than the work, and it is done in the loop. `room` keeps peers waiting while more octets are in flight than
+allowed. One thread of control: no locks.
 """
 
 from collections import deque
@@ -11,6 +13,7 @@ from typing import Generic
 
 import anyio
 import anyio.abc
+import anyio.lowlevel
 import anyio.to_thread
 
 from dcmsync.contract import Arrival, Destination, JobT, Landed
@@ -18,7 +21,9 @@ from dcmsync.contract import Arrival, Destination, JobT, Landed
 BATCH = 32
 IN_FLIGHT_OCTETS = 64 << 20
 IN_FLIGHT_JOBS = 512
-TASKS = 1
+QUICK_S = 0.0003  # a job that lands within this may do so in the event loop: a batch then holds it for 10 ms at most
+QUICK_OCTETS = 32 << 20  # a batch larger than this never does
+GATHER_S = 0.003  # how long a quick disk waits for a batch to become full
 
 
 class Lander(Generic[JobT]):
@@ -34,6 +39,7 @@ class Lander(Generic[JobT]):
         self._gone = anyio.Event()
         self._over = False
         self._is_dead = False
+        self._is_quick = False
 
     def take(self, job: JobT) -> None:
         """A job has arrived whole."""
@@ -56,11 +62,10 @@ class Lander(Generic[JobT]):
 
     def start(self, tasks: anyio.abc.TaskGroup) -> None:
         """Begins to land."""
-        for _ in range(TASKS):
-            tasks.start_soon(self._run)
+        tasks.start_soon(self._run)
 
     def stop(self) -> None:
-        """Ends the tasks once nothing waits."""
+        """Ends the task once nothing waits."""
         self._over = True
         self._come.set()
 
@@ -86,11 +91,14 @@ class Lander(Generic[JobT]):
                     return
                 self._come = anyio.Event() if self._come.is_set() else self._come
                 await self._come.wait()
+            if self._is_quick and len(self._waiting) < BATCH:
+                await anyio.sleep(GATHER_S)
             batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH))]
+            if not batch:
+                continue
             octets = sum(job.size for job in batch)
-            # Not abandoned on cancellation: what a thread writes must be finished or cleaned before the run ends.
             try:
-                verdicts = await anyio.to_thread.run_sync(self._destination.land_many, batch)
+                verdicts = await self._land(batch, octets)
             except BaseException:
                 for job in batch:  # whoever waits for a verdict must get one, or the run would never end
                     self._landed(_lost(job.arrival))
@@ -101,6 +109,18 @@ class Lander(Generic[JobT]):
             self._in_flight_jobs -= len(batch)
             gone, self._gone = self._gone, anyio.Event()
             gone.set()
+
+    async def _land(self, batch: list[JobT], octets: int) -> list[Landed]:
+        # hot: 2,000 of 9 kB to a tmpfs took 0.88 s with threads alone, 0.76 s with this (2 shared cores, 2026-11)
+        begun = anyio.current_time()
+        if self._is_quick and octets <= QUICK_OCTETS:
+            await anyio.lowlevel.checkpoint()
+            verdicts = self._destination.land_many(batch)
+        else:
+            # Not abandoned on cancellation: what a thread writes must be finished or cleaned before the run ends.
+            verdicts = await anyio.to_thread.run_sync(self._destination.land_many, batch)
+        self._is_quick = anyio.current_time() - begun < QUICK_S * len(batch)
+        return verdicts
 
 
 def _lost(arrival: Arrival) -> Landed:

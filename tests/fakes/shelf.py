@@ -18,8 +18,8 @@ class Parcel:
 class Shelf:
     """Takes what comes. `refuse` gives a status instead of a sink; `full_after` parcels the disk is full.
 
-    `spoilt` are the UIDs whose instances turn out to be damaged. `landing` is called, in the worker thread, before
-    each batch lands.
+    `spoilt` are the UIDs whose instances turn out to be damaged. `landing` is called before each batch lands,
+    where it lands.
     """
 
     def __init__(
@@ -33,6 +33,7 @@ class Shelf:
         self.stored: dict[str, bytes] = {}
         self.abandoned: list[str] = []
         self.batches: list[int] = []
+        self.threads: list[str] = []  # where each batch landed: "loop" or "worker"
         self.completed: Callable[[Parcel], None] = lambda parcel: None
         self._refuse = refuse
         self._full_after = full_after
@@ -46,7 +47,7 @@ class Shelf:
 
     def land_many(self, jobs: Sequence[Parcel]) -> list[Landed]:
         """The verdicts."""
-        assert threading.get_ident() != self._loop_thread, "landing keeps the event loop waiting"
+        self.threads.append("loop" if threading.get_ident() == self._loop_thread else "worker")
         self._landing(jobs)
         self.batches.append(len(jobs))
         return [self._land(job) for job in jobs]

@@ -49,6 +49,30 @@ def test_every_job_gets_its_verdict_in_order() -> None:
     assert max(shelf.batches) == lander.BATCH
 
 
+async def _three_rounds(waiting: Lander[Parcel], size: int) -> None:
+    for number in range(3):
+        waiting.take(parcel(number, size))
+        await waiting.settle()
+
+
+@pytest.mark.parametrize(
+    ("quick_s", "size", "threads"),
+    [
+        (0, 1, ["worker", "worker", "worker"]),
+        (60, 1, ["worker", "loop", "loop"]),
+        (60, lander.QUICK_OCTETS + 1, ["worker", "worker", "worker"]),
+    ],
+    ids=["slow", "quick", "quick, but large"],
+)
+def test_only_a_disk_that_has_shown_to_be_quick_is_served_in_the_loop(
+    monkeypatch: pytest.MonkeyPatch, quick_s: float, size: int, threads: list[str]
+) -> None:
+    monkeypatch.setattr(lander, "QUICK_S", quick_s)
+    shelf = Shelf()
+    run(shelf, lambda waiting: _three_rounds(waiting, size))
+    assert shelf.threads == threads
+
+
 def test_what_waits_at_the_end_still_lands() -> None:
     async def use(waiting: Lander[Parcel]) -> None:
         waiting.take(parcel(1))

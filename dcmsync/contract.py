@@ -69,13 +69,14 @@ class Want(Struct, frozen=True, kw_only=True):
     """What to retrieve in one go: one series, or some instances of it.
 
     `instances` is the inventory: SOP Instance UID -> SOP Class UID ("" where unknown). With `whole` the series is
-    asked for by its own UID, else instance by instance.
+    asked for by its own UID, else instance by instance. `classes` may come too: be ready for them.
     """
 
     study_uid: str
     series_uid: str
     instances: Mapping[str, str]
     whole: bool = True
+    classes: tuple[str, ...] = ()
     transfer_syntaxes: Mapping[str, str] = {}
 
 

@@ -237,16 +237,11 @@ def test_getscu_receives_the_same(workdir: Workdir, archive: peers.Peer, tmp_pat
 
 
 UNCOMPRESSED = ("CT_small.dcm", "MR_small_bigendian.dcm", "liver_1frame.dcm")
-NO_CLASS_TOLD = pytest.mark.xfail(
-    strict=False, reason="a class or syntax beyond the 128 contexts that are proposed where the peer tells no class"
-)
-
-
 @pytest.mark.parametrize("name, some", [
     ("dcmqrscp", UNCOMPRESSED),
     ("pynetdicom_qrscp", (*UNCOMPRESSED, "image_dfl.dcm")),
-    pytest.param("dcmqrscp", ("rtplan.dcm",), marks=NO_CLASS_TOLD),
-    pytest.param("pynetdicom_qrscp", ("rtplan.dcm", "JPEG2000.dcm", "SC_rgb_small_odd_jpeg.dcm"), marks=NO_CLASS_TOLD),
+    ("dcmqrscp", ("rtplan.dcm",)),
+    ("pynetdicom_qrscp", ("rtplan.dcm", "JPEG2000.dcm", "SC_rgb_small_odd_jpeg.dcm")),
 ])  # fmt: skip
 def test_a_handful_comes_from_other_archives_bit_for_bit(
     name: str, some: tuple[str, ...], workdir: Workdir, request: pytest.FixtureRequest

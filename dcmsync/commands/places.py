@@ -35,13 +35,19 @@ class Places:
             timeout_s = set_up.timeout
         return open_place(found, calling_ae=calling, timeout_s=timeout_s or DEFAULT_TIMEOUT_S, watch=self._watch)
 
-    def jobs(self, word: str) -> int | None:
-        """How many associations the configuration allows there."""
+    def jobs(self, word: str) -> int:
+        """How many series to retrieve there at a time: the command line's word, the configuration's, or two."""
         set_up = self._config.endpoints.get(word)
-        return set_up.jobs if set_up else None
+        return self._arguments.jobs or (set_up and set_up.jobs) or DEFAULT_JOBS
+
+    @property
+    def most_jobs(self) -> int:
+        """The most that any place may get."""
+        return max([self.jobs(""), *map(self.jobs, self._config.endpoints)])
 
 
 DEFAULT_TIMEOUT_S = 60.0
+DEFAULT_JOBS = 2
 
 
 def folder(word: str) -> str:

@@ -64,9 +64,6 @@ COMMAND = Command(
     ),
 )
 
-_JOBS = 2
-
-
 def run(arguments: Namespace, streams: Streams) -> ExitStatus:
     """Pulls what standard input names."""
     if not streams.stdin_is_pipe:
@@ -115,7 +112,7 @@ class _Pulling:
         pull: Pull[Job] = Pull(
             Settings(
                 destination=arguments.dest,
-                jobs=arguments.jobs or _JOBS,
+                jobs=self._places.most_jobs,
                 itemize=arguments.itemize,
                 dry_run=arguments.dry_run,
                 force=arguments.force,
@@ -125,6 +122,7 @@ class _Pulling:
             write=self._printer.write,
             warn=streams.warn,
             meter=meter,
+            jobs_at=self._places.jobs,
         )
         landing = None if arguments.dry_run else Landing(self._folder, self._landing_settings(pull))
         try:

@@ -163,7 +163,7 @@ def _pairs(want: Want) -> list[tuple[str, str]]:
     native: dict[str, set[str]] = {}
     for sop_instance_uid, syntax in want.transfer_syntaxes.items():
         native.setdefault(want.instances[sop_instance_uid], set()).add(syntax)
-    classes = sorted({uid for uid in want.instances.values() if uid})
+    classes = sorted({uid for uid in want.instances.values() if uid}.union(want.classes))
     if not classes:
         return [(uid, syntax) for syntax in contexts.COMMON_SYNTAXES for uid in contexts.COMMON_CLASSES]
     ordered = {uid: sorted(syntaxes) for uid, syntaxes in native.items()}

@@ -32,6 +32,7 @@ from dcmsync.contract import (
     Source,
 )
 from dcmsync.errors import ExitStatus, InputError, LocalTrouble, PeerError, Refused, Rejected, UsageError
+from dcmsync.plan.classes import likely
 from dcmsync.plan.levels import Query
 from dcmsync.records.model import Outcome
 from dcmsync.transfer import retry
@@ -85,7 +86,7 @@ class Meter(Protocol):
 
 
 class Pull(Generic[JobT]):
-    """One run. `write` takes each outcome in order, `warn` words for people."""
+    """One run. `write` takes each outcome in order, `warn` words for people; `jobs_at` limits a place."""
 
     def __init__(
         self,
@@ -96,6 +97,7 @@ class Pull(Generic[JobT]):
         write: Callable[[Outcome], None],
         warn: Callable[[str], None],
         meter: Meter,
+        jobs_at: Callable[[str], int] = lambda place: 1 << 16,
     ) -> None:
         self.status = ExitStatus.DONE
         self.trouble: LocalTrouble | None = None
@@ -109,6 +111,8 @@ class Pull(Generic[JobT]):
         self._write = write
         self._warn = warn
         self._meter = meter
+        self._jobs_at = jobs_at
+        self._limiters: dict[str, anyio.CapacityLimiter] = {}
         self._destination: Destination[JobT] | None = None
         self._lander: Lander[JobT] | None = None
         self._awaited: Awaited = {}
@@ -251,6 +255,8 @@ class Pull(Generic[JobT]):
             found = [kind for uid in ends for kind in (await ask_classes(ledger, session, uid)).values()]
             self._classes[kin] = list(dict.fromkeys(found))
         guess = self._classes[kin]
+        if not guess:
+            ledger.candidates = likely(kin[1])
         for index, uid in enumerate(unknown):
             ledger.wanted[uid] = guess[index * len(guess) // len(unknown)] if guess else ""
 
@@ -292,7 +298,9 @@ class Pull(Generic[JobT]):
                     if source.name not in retrievals:
                         session = await stack.enter_async_context(source.session())
                         retrievals[source.name] = self._retrieval(session)
-                    if not await self._carry_out(ledger, retrievals[source.name]):
+                    async with self._limiter(ledger.source):
+                        goes_on = await self._carry_out(ledger, retrievals[source.name])
+                    if not goes_on:
                         return
                 ledger.finished = True
                 self._flush()
@@ -344,6 +352,11 @@ class Pull(Generic[JobT]):
                 ledger.fail_rest(error)
                 return True
 
+    def _limiter(self, place: str) -> anyio.CapacityLimiter:
+        if place not in self._limiters:
+            self._limiters[place] = anyio.CapacityLimiter(self._jobs_at(place))
+        return self._limiters[place]
+
     def _retrieval(self, session: Session) -> Retrieval[JobT]:
         assert self._lander is not None and self._destination is not None
         return Retrieval(session, self._destination, self._lander, self._awaited)
@@ -351,7 +364,7 @@ class Pull(Generic[JobT]):
     # Verdicts
 
     def _landed(self, verdict: Landed) -> None:
-        receiving = self._awaited.pop(verdict.arrival.sop_instance_uid)
+        receiving = self._awaited[verdict.arrival.sop_instance_uid]
         receiving.landed(verdict)
         self._meter.advance(1, verdict.size)
         if verdict.trouble is not None:

@@ -27,6 +27,7 @@ class Ledger:
         self.series_uid = str(attributes.get("SeriesInstanceUID", ""))
         self.attributes = attributes
         self.wanted: dict[str, str] = {}
+        self.candidates: tuple[str, ...] = ()  # SOP classes that it may have, where the source does not tell
         self.is_selection = False
         self.status = ExitStatus.DONE
         self.finished = False
@@ -55,6 +56,10 @@ class Ledger:
     def landed(self, verdict: Landed) -> None:
         """An instance landed, well or not."""
         uid = verdict.arrival.sop_instance_uid
+        earlier = self._outcomes.get(uid)
+        if earlier is not None and earlier.outcome != "failed":
+            self._twin_landed(verdict, earlier)
+            return
         common: dict[str, object] = {
             "SOPClassUID": verdict.arrival.sop_class_uid,
             "TransferSyntaxUID": verdict.arrival.transfer_syntax_uid,
@@ -74,6 +79,15 @@ class Ledger:
                 common["retry"] = verdict.trouble is not None
             self._raise(ExitStatus.LOCAL if verdict.trouble else ExitStatus.FAILED)
         self._note(uid, verdict.outcome, **common)
+
+    def _twin_landed(self, verdict: Landed, earlier: Outcome) -> None:
+        """The source sent a second instance of the same UID. The same again is no news, anything else a conflict."""
+        if verdict.outcome == "present" or f"xxh3:{verdict.digest}" == earlier.digest:
+            return
+        kept = "both are kept" if verdict.outcome == "stored" else "the first is kept"
+        message = f"the source holds two instances of this UID with different content; {kept}"
+        self._raise(ExitStatus.LOCAL if verdict.trouble else ExitStatus.FAILED)
+        self._note(verdict.arrival.sop_instance_uid, "conflict", reason="twins", message=message, path=earlier.path)
 
     def refused(self, sop_instance_uid: str, message: str) -> None:
         """An instance that we do not take, whatever the peer does."""

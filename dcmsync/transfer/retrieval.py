@@ -6,6 +6,7 @@ that breaks a peer breaks it alone. Takes what was asked for, once, and nothing 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from random import random
 from typing import Generic, Protocol
@@ -53,6 +54,7 @@ class Retrieval(Generic[JobT]):
             try:
                 if attempt > 1:
                     await anyio.sleep(retry.delay_s(attempt - 1, random()))
+                    ledger.candidates = ()
                     await learn_classes(ledger, self._session)
                 ending = await self._round(ledger, one_by_one=attempt == retry.ROUNDS)
             except PeerError as error:
@@ -84,7 +86,13 @@ class Retrieval(Generic[JobT]):
 
     async def _fetch(self, ledger: Ledger, lot: Mapping[str, str], *, whole: bool) -> Ending:
         receiving = Receiving(ledger, self._destination, self._lander, self._awaited)
-        want = Want(study_uid=ledger.study_uid, series_uid=ledger.series_uid, instances=lot, whole=whole)
+        want = Want(
+            study_uid=ledger.study_uid,
+            series_uid=ledger.series_uid,
+            instances=lot,
+            whole=whole,
+            classes=ledger.candidates,
+        )
         try:
             return await self._session.fetch(want, receiving)
         finally:
@@ -123,7 +131,8 @@ class Receiving(Generic[JobT]):
         self._destination = destination
         self._lander = lander
         self._awaited = awaited
-        self._pending = 0
+        self._came: Counter[str] = Counter()  # how often each UID came
+        self._flying: Counter[str] = Counter()  # those whose verdict is still to come
         self._settled = anyio.Event()
         self._expected = Expected(study_uid=ledger.study_uid, series_uid=ledger.series_uid)
 
@@ -132,15 +141,17 @@ class Receiving(Generic[JobT]):
         uid = arrival.sop_instance_uid
         if self.trouble is not None:
             return _OUT_OF_RESOURCES
-        if uid in self._awaited or not self._ledger.lacks(uid):
+        is_new = uid not in self._awaited and self._ledger.lacks(uid)
+        if not is_new and self._came[uid] != 1:  # a second one is looked at: it may be another; a third is not
             return _NOT_ASKED_FOR
         sink = self._destination.receive(arrival, self._expected)
         if isinstance(sink, int):
             self._ledger.refused(uid, "its UIDs are longer than the standard allows")
             return sink
         self._awaited[uid] = self
-        self._pending += 1
-        return _Watched(sink, lambda: self._dropped(uid))
+        self._came[uid] += 1
+        self._flying[uid] += 1
+        return _Watched(sink, lambda: self._settle(uid))
 
     async def room(self) -> None:
         """Waits for the disk, when it is behind. Raises LocalTrouble when it is beyond hope."""
@@ -152,20 +163,18 @@ class Receiving(Generic[JobT]):
         """One of ours has its verdict."""
         self.trouble = self.trouble or verdict.trouble
         self._ledger.landed(verdict)
-        self._one_less()
+        self._settle(verdict.arrival.sop_instance_uid)
 
     async def settle(self) -> None:
         """Returns when everything that arrived has its verdict."""
-        while self._pending:
+        while self._flying:
             self._settled = anyio.Event()
             await self._settled.wait()
 
-    def _dropped(self, uid: str) -> None:
-        self._awaited.pop(uid, None)
-        self._one_less()
-
-    def _one_less(self) -> None:
-        self._pending -= 1
+    def _settle(self, uid: str) -> None:
+        self._flying[uid] -= 1
+        if not self._flying[uid]:
+            del self._flying[uid], self._awaited[uid]
         self._settled.set()
 
 

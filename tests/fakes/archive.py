@@ -126,7 +126,8 @@ class Archive:
             if isinstance(sink, int):
                 self.refusals.append(sink)
             else:
-                sink.write([memoryview(b"data set of "), memoryview(arrival.sop_instance_uid.encode())])
+                content = str(given.get("content", "data set of "))
+                sink.write([memoryview(content.encode()), memoryview(arrival.sop_instance_uid.encode())])
                 sink.finish()
             await receiver.room()
         return Ending()

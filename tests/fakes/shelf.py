@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from hashlib import blake2b
 
 from dcmsync.contract import Arrival, Expected, Landed
 from dcmsync.errors import LocalTrouble
@@ -64,7 +65,8 @@ class Shelf:
             trouble = LocalTrouble("the disk is full")
             return Landed(arrival=job.arrival, outcome="failed", reason="local", message=str(trouble), trouble=trouble)
         self.stored[uid] = job.octets
-        return Landed(arrival=job.arrival, outcome="stored", path=f"{uid}.dcm", size=job.size, digest="d" * 32)
+        digest = blake2b(job.octets, digest_size=16).hexdigest()
+        return Landed(arrival=job.arrival, outcome="stored", path=f"{uid}.dcm", size=job.size, digest=digest)
 
 
 class ShelfSink:

@@ -204,10 +204,14 @@ def strangers(archive: Archive, want: Want) -> Iterator[Given]:
         yield {"SOPInstanceUID": f"9.9.{n}", "SOPClassUID": CT}
 
 
-def each_twice(archive: Archive, want: Want) -> Iterator[Given]:
+def each_thrice(archive: Archive, want: Want) -> Iterator[Given]:
     for row in archive.wanted(want):
-        yield row
-        yield row
+        yield from (row, row, row)
+
+
+def twins(archive: Archive, want: Want) -> Iterator[Given]:
+    first, *others = archive.wanted(want)
+    yield from (first, {**first, "content": "another data set of "}, *others)
 
 
 def all_then_failure(archive: Archive, want: Want) -> Iterator[Given]:
@@ -259,10 +263,19 @@ def test_strangers_are_refused_and_not_written() -> None:
     assert pulled.last.failed == 10
 
 
-def test_what_comes_twice_is_taken_once() -> None:
-    pulled = Pulled(Archive(TEN, fetcher=each_twice), itemize=True).never_lies()
+def test_what_comes_again_and_again_is_looked_at_twice_and_counted_once() -> None:
+    pulled = Pulled(Archive(TEN, fetcher=each_thrice), itemize=True).never_lies()
     assert pulled.status is ExitStatus.DONE
+    assert pulled.last.stored == 10
     assert len(pulled.archive.refusals) == 10
+
+
+def test_two_instances_of_one_uid_are_a_conflict() -> None:
+    pulled = Pulled(Archive(TEN, fetcher=twins), itemize=True)
+    assert pulled.status is ExitStatus.FAILED
+    assert (pulled.last.outcome, pulled.last.stored, pulled.last.conflict) == ("conflict", 9, 1)
+    (twin,) = [outcome for outcome in pulled.outcomes if outcome.outcome == "conflict" and outcome.level == "instance"]
+    assert twin.reason == "twins"
 
 
 def test_a_failure_status_after_everything_came_changes_nothing() -> None:

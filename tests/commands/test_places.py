@@ -1,0 +1,59 @@
+"""From words to places: configuration, command line, and what wins."""
+
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+from dcmsync.commands.places import DEFAULT_JOBS, Places, folder
+from dcmsync.errors import UsageError
+from dcmsync.net.patience import Watch
+
+CONFIG = """
+[local]
+ae_title = "RESEARCH1"
+
+[endpoints.pacs]
+locator = "ARCHIVE@127.0.0.1:104"
+jobs = 7
+calling = "NIGHT"
+timeout = 5
+"""
+
+
+def places(folder: Path, **given: object) -> Places:
+    path = folder / "config.toml"
+    path.write_text(CONFIG)
+    arguments = {"config": str(path), "timeout": None, "calling": None, "jobs": None, **given}
+    return Places(Namespace(**arguments), Watch())
+
+
+def test_a_name_stands_for_its_locator_and_its_identity(tmp_path: Path) -> None:
+    node = places(tmp_path).open("pacs")
+    assert (node.peer.name, node.peer.calling_ae) == ("ARCHIVE@127.0.0.1:104", "NIGHT")
+
+
+def test_a_locator_goes_by_the_local_title(tmp_path: Path) -> None:
+    assert places(tmp_path).open("X@127.0.0.1:105").peer.calling_ae == "RESEARCH1"
+
+
+def test_the_command_line_wins(tmp_path: Path) -> None:
+    made = places(tmp_path, calling="DAY", jobs=3)
+    assert made.open("pacs").peer.calling_ae == "DAY"
+    assert (made.jobs("pacs"), made.most_jobs) == (3, 3)
+
+
+def test_each_place_has_its_own_number_of_jobs(tmp_path: Path) -> None:
+    made = places(tmp_path)
+    assert (made.jobs("pacs"), made.jobs("X@127.0.0.1:105"), made.most_jobs) == (7, DEFAULT_JOBS, 7)
+
+
+def test_a_word_that_is_no_place_lists_the_names(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="Did you mean pacs"):
+        places(tmp_path).open("pasc")
+
+
+def test_a_destination_is_a_folder(tmp_path: Path) -> None:
+    assert folder("./archive") == "./archive"
+    with pytest.raises(UsageError, match="is no folder"):
+        folder("X@127.0.0.1:105")

@@ -124,6 +124,7 @@ LOG_FORMAT = Option(flags=("--log-format",), metavar="FORMAT", choices=("text", 
                     help="messages on stderr as text or as JSON, one object a line")
 FORMAT = Option(flags=("--format",), metavar="FORMAT", choices=("ndjson", "tree", "table", "csv", "uids"),
                 help="how to write records; default: tree on a terminal, ndjson in a pipe")
+DEFAULT_TIMEOUT_S = 60.0  # where neither the command line nor the configuration says otherwise
 TIMEOUT = Option(flags=("--timeout",), metavar="SECONDS", parse=duration,
                  help="give up on a peer that makes no progress for this long (30, 90s, 2m); default 60")
 CALLING = Option(flags=("--calling",), metavar="AET", help="our own AE title; default DCMSYNC")

@@ -8,6 +8,7 @@ from os import environ
 from typing import TYPE_CHECKING
 
 from dcmsync import config, locator
+from dcmsync.commands.options import DEFAULT_TIMEOUT_S
 from dcmsync.errors import UsageError
 
 if TYPE_CHECKING:
@@ -46,7 +47,6 @@ class Places:
         return max([self.jobs(""), *map(self.jobs, self._config.endpoints)])
 
 
-DEFAULT_TIMEOUT_S = 60.0
 DEFAULT_JOBS = 2
 
 

@@ -7,7 +7,7 @@ import signal
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from dcmsync.commands.options import TIMEOUT, Command, Option, Streams, positive
+from dcmsync.commands.options import DEFAULT_TIMEOUT_S, TIMEOUT, Command, Option, Streams, positive
 from dcmsync.errors import ExitStatus, UsageError
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def run(arguments: Namespace, streams: Streams) -> ExitStatus:
     from dcmsync.records.stream import Writer
     from dcmsync.transfer.lander import Lander
 
-    timeout_s = arguments.timeout or 60.0
+    timeout_s = arguments.timeout or DEFAULT_TIMEOUT_S
     settings = Settings(
         folder=arguments.folder,
         ae_title=arguments.ae,

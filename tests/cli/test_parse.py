@@ -16,7 +16,8 @@ def test_usage_names_the_places() -> None:
 
 def test_defaults_fill_what_was_not_typed() -> None:
     given = parse(COMMAND, ["well"], {})
-    assert (given.ending, given.keys, given.timeout, given.jobs, given.level) == ("well", [], 60.0, None, None)
+    found = (given.ending, given.keys, given.log_format, given.jobs, given.level)
+    assert found == ("well", [], "text", None, None)
     assert (given.dry_run, given.quiet, given.verbose) == (False, False, False)
     assert (given.log_format, given.config) == ("text", None)
     assert getattr(given, "return") == []

@@ -155,7 +155,7 @@ def test_a_bare_key_and_return_bring_more_attributes(workdir: Workdir, archive: 
     first = done.records[0]
     assert first["ReferringPhysicianName"] == "Referring^Doctor"
     assert first["SliceThickness"] == 1.0
-    assert first["ImagePositionPatient"] == [0.0, 0.0, 1.0]
+    assert first["ImagePositionPatient"] == [0.0, 0.0, float(first["InstanceNumber"])]
     assert first["Rows"] == 64
 
 

@@ -77,7 +77,7 @@ complete -c dcmsync -n '__dcmsync_verb pull' -l layout -x -d 'where an instance 
 complete -c dcmsync -n '__dcmsync_verb pull' -l itemize -s i -d 'one outcome for each instance, not only for those that are not fine'
 complete -c dcmsync -n '__dcmsync_verb pull' -l force -s f -d 'fetch what is there already, and replace what differs'
 complete -c dcmsync -n '__dcmsync_verb pull' -s n -l dry-run -d 'write the same records as the real run would, and touch nothing'
-complete -c dcmsync -n '__dcmsync_verb pull' -l jobs -s j -x -d 'associations at a time'
+complete -c dcmsync -n '__dcmsync_verb pull' -l jobs -s j -x -d 'series to retrieve at a time; default 4'
 complete -c dcmsync -n '__dcmsync_verb pull' -l format -xa 'ndjson tree table csv uids' -d 'how to write records; default: tree on a terminal, ndjson in a pipe'
 complete -c dcmsync -n '__dcmsync_verb pull' -l timeout -x -d 'give up on a peer that makes no progress for this long (30, 90s, 2m); default 60'
 complete -c dcmsync -n '__dcmsync_verb pull' -l calling -x -d 'our own AE title; default DCMSYNC'

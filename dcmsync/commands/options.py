@@ -128,7 +128,7 @@ DEFAULT_TIMEOUT_S = 60.0  # where neither the command line nor the configuration
 TIMEOUT = Option(flags=("--timeout",), metavar="SECONDS", parse=duration,
                  help="give up on a peer that makes no progress for this long (30, 90s, 2m); default 60")
 CALLING = Option(flags=("--calling",), metavar="AET", help="our own AE title; default DCMSYNC")
-JOBS = Option(flags=("--jobs", "-j"), metavar="N", parse=positive, help="associations at a time")
+JOBS = Option(flags=("--jobs", "-j"), metavar="N", parse=positive, help="series to retrieve at a time; default 4")
 DRY_RUN = Option(flags=("-n", "--dry-run"), help="write the same records as the real run would, and touch nothing")
 REQUIRE_END = Option(flags=("--require-end",), help="treat a stream of records without its end record as incomplete")
 

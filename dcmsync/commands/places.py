@@ -37,7 +37,7 @@ class Places:
         return open_place(found, calling_ae=calling, timeout_s=timeout_s or DEFAULT_TIMEOUT_S, watch=self._watch)
 
     def jobs(self, word: str) -> int:
-        """How many series to retrieve there at a time: the command line's word, the configuration's, or two."""
+        """How many series to retrieve there at a time: the command line's word, the configuration's, or four."""
         set_up = self._config.endpoints.get(word)
         return self._arguments.jobs or (set_up and set_up.jobs) or DEFAULT_JOBS
 
@@ -47,7 +47,7 @@ class Places:
         return max([self.jobs(""), *map(self.jobs, self._config.endpoints)])
 
 
-DEFAULT_JOBS = 2
+DEFAULT_JOBS = 4
 
 
 def folder(word: str) -> str:

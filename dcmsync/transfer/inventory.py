@@ -19,7 +19,6 @@ from dcmsync.plan.levels import Query
 from dcmsync.plan.match import matcher, vr_of
 
 _COUNTS = {Level.SERIES: "NumberOfStudyRelatedSeries", Level.INSTANCE: "NumberOfSeriesRelatedInstances"}
-_PARENTS = {Level.SERIES: Level.STUDY, Level.INSTANCE: Level.SERIES}
 _MAX_SPLITS = 100_000
 _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(dict[str, object])
@@ -117,8 +116,11 @@ class Inventory:
                         yield answer
             is_part = True
             unconfirmed -= marks
-            whole = isinstance(claimed, int) and len(seen) == claimed
-            if whole or not (ending.truncated or split.is_suspicious(spread.count)):
+            if not (ending.truncated or split.is_suspicious(spread.count)):
+                continue
+            if claimed is None and not (is_narrowed or keys[level.unique_key]):
+                claimed = await self._claim(level, keys)
+            if isinstance(claimed, int) and len(seen) == claimed:
                 continue
             expected = claimed if isinstance(claimed, int) and claimed > len(seen) else None
             cut = split.parts(level, asked, spread, expected) if self.splits < _MAX_SPLITS else []
@@ -137,6 +139,16 @@ class Inventory:
             self._once(f"a parent claims more things at {level.word} level than were listed")
             if self.splits:
                 self._incomplete("the parts of a split list are fewer than the peer says there are")
+
+    async def _claim(self, level: Level, keys: Mapping[str, str]) -> object:
+        """How many things of a level the peer says are below one parent; asked for before a list is cut in parts."""
+        if level is Level.STUDY:
+            return None
+        parent = Level(level - 1)
+        above = {Level(depth).unique_key: keys[Level(depth).unique_key] for depth in range(1, level)}
+        count = _COUNTS[level]
+        answers = [answer async for answer in self._checked(parent, above, (count,))]
+        return next((answer.get(count) for answer in answers if not isinstance(answer, Ending)), None)
 
     async def _checked(
         self, level: Level, keys: Mapping[str, str], wanted: tuple[str, ...]

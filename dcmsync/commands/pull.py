@@ -155,7 +155,7 @@ class _Pulling:
         from dcmsync.wire.dataset import decode_values
 
         def place(values: Values, arrival: Arrival) -> str:
-            known = decode_values(values, arrival.transfer_syntax_uid)
+            known = decode_values(values, arrival.transfer_syntax_uid, wanted=self._wanted)
             return self._layout.path({"SOPInstanceUID": arrival.sop_instance_uid, **known})
 
         return Settings(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from argparse import Namespace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dcmsync.commands.options import DEFAULT_TIMEOUT_S, TIMEOUT, Command, Option, Streams, positive
@@ -89,8 +90,9 @@ def run(arguments: Namespace, streams: Streams) -> ExitStatus:
         max_associations=arguments.max_associations,
         timeout_s=timeout_s,
     )
-    with Watch() as watch, Node(settings, watch, make_queue=Lander, say=Writer(streams.stdout).write,
-                                warn=streams.warn) as node:
+    queue = partial(Lander, gather_s=0)  # each peer waits for the verdict on what it sent
+    say = Writer(streams.stdout).write
+    with Watch() as watch, Node(settings, watch, make_queue=queue, say=say, warn=streams.warn) as node:
         anyio.run(_serve, node, timeout_s, streams)
     return ExitStatus.DONE
 

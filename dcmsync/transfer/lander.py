@@ -23,15 +23,21 @@ IN_FLIGHT_OCTETS = 64 << 20
 IN_FLIGHT_JOBS = 512
 QUICK_S = 0.0003  # a job that lands within this may do so in the event loop: a batch then holds it for 10 ms at most
 QUICK_OCTETS = 32 << 20  # a batch larger than this never does
-GATHER_S = 0.003  # how long a quick disk waits for a batch to become full
+GATHER_S = 0.003
 
 
 class Lander(Generic[JobT]):
-    """Lands jobs on a destination. `landed` hears each verdict, in the event loop."""
+    """Lands jobs on a destination. `landed` hears each verdict, in the event loop.
 
-    def __init__(self, destination: Destination[JobT], landed: Callable[[Landed], None]) -> None:
+    `gather_s`: how long a quick disk waits for a batch to become full; 0 where peers wait for each verdict.
+    """
+
+    def __init__(
+        self, destination: Destination[JobT], landed: Callable[[Landed], None], *, gather_s: float = GATHER_S
+    ) -> None:
         self._destination = destination
         self._landed = landed
+        self._gather_s = gather_s
         self._waiting: deque[JobT] = deque()
         self._in_flight_octets = 0
         self._in_flight_jobs = 0
@@ -91,8 +97,8 @@ class Lander(Generic[JobT]):
                     return
                 self._come = anyio.Event() if self._come.is_set() else self._come
                 await self._come.wait()
-            if self._is_quick and len(self._waiting) < BATCH:
-                await anyio.sleep(GATHER_S)
+            if self._is_quick and self._gather_s and len(self._waiting) < BATCH:
+                await anyio.sleep(self._gather_s)
             batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH))]
             if not batch:
                 continue

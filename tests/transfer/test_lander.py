@@ -73,6 +73,23 @@ def test_only_a_disk_that_has_shown_to_be_quick_is_served_in_the_loop(
     assert shelf.threads == threads
 
 
+def test_where_peers_wait_for_each_verdict_nothing_is_gathered(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        waiting = Lander(Shelf(), lambda verdict: None, gather_s=0)
+        waiting._is_quick = True
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                waiting.start(tasks)
+                await _three_rounds(waiting, 1)
+                waiting.stop()
+
+    async def never(delay: float) -> None:
+        raise AssertionError("it waited for more")
+
+    monkeypatch.setattr(anyio, "sleep", never)
+    anyio.run(main)
+
+
 def test_what_waits_at_the_end_still_lands() -> None:
     async def use(waiting: Lander[Parcel]) -> None:
         waiting.take(parcel(1))

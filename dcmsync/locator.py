@@ -1,6 +1,6 @@
 """The strings that name places (locators), read once at the edge.
 
-Owns the grammar of DESIGN's locator table for the kinds that exist: configured names, DIMSE nodes, folders. Refuses to
+Owns the grammar of locators, for the kinds that exist: configured names, DIMSE nodes, folders. Refuses to
 look at the file system or the network, and never takes a plain word for a host.
 """
 

@@ -20,11 +20,9 @@ DEFAULT_AE_TITLE = "DCMSYNC"
 
 
 class Local(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """This side: our AE title, and where our listener for C-MOVE is to be found."""
+    """This side."""
 
     ae_title: str = DEFAULT_AE_TITLE
-    port: Annotated[int, Meta(ge=1, le=65535)] | None = None
-    bind: str | None = None
 
 
 class Endpoint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

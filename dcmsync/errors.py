@@ -3,7 +3,6 @@
     DcmsyncError                    70  (a bug, unless a child says otherwise)
     ├── UsageError                   2  the command line, the config, a locator
     ├── InputError                   6  a record stream that is broken or incomplete
-    ├── Truncated                    6  the peer cut a list of answers short
     ├── LocalTrouble                 7  disk full, unwritable, locked
     ├── LocalProtocolError          70  we asked our own engine for what the standard forbids
     └── PeerError                    4  something about the other side
@@ -85,13 +84,6 @@ class InputError(DcmsyncError):
     def __init__(self, message: str, *, line: int | None = None, advice: str | None = None) -> None:
         super().__init__(message if line is None else f"line {line}: {message}", advice=advice)
         self.line = line
-
-
-class Truncated(DcmsyncError):
-    """The peer's list of answers ended early, and the query could not be split further."""
-
-    exit_status = ExitStatus.INCOMPLETE
-    reason = "truncated"
 
 
 class LocalTrouble(DcmsyncError):

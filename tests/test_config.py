@@ -10,7 +10,6 @@ from dcmsync.errors import LocalTrouble, UsageError
 FULL = """
 [local]
 ae_title = "ME"
-port = 11113
 
 [endpoints.pacs]
 locator = "PACS@pacs.example:104"
@@ -26,7 +25,7 @@ none_of = ["@scout"]
 
 def test_everything_that_can_be_said() -> None:
     config = parse(FULL)
-    assert config.local == Local(ae_title="ME", port=11113)
+    assert config.local == Local(ae_title="ME")
     assert config.endpoints == {
         "pacs": Endpoint(locator="PACS@pacs.example:104", jobs=4, calling="OTHER", timeout=30.0)}
     assert config.selectors == {"thin": Selector(all_of=("Modality=CT",), none_of=("@scout",))}
@@ -48,7 +47,6 @@ def test_nothing_said_is_the_default() -> None:
     ("[endpoints.a]\nlocator = 'x'\njobs = 'four'", "endpoints.*.jobs"),
     ("[endpoints.a]\nlocator = 'x'\njobs = 0", "endpoints.*.jobs"),
     ("[endpoints.a]\nlocator = 'x'\ntimeout = 0", "endpoints.*.timeout"),
-    ("[local]\nport = 70000", "local.port"),
     ("endpoints = 5", "Expected `object`, got `int` - at `endpoints`"),
     ("[endpoints]\na = 'x'", "Expected `object`, got `str`"),
     ("[local", "c.toml: not TOML: "),

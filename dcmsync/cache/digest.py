@@ -5,7 +5,5 @@ XXH3-128, written `xxh3:` and 32 hexadecimal digits. `file` is over every octet 
 
 from xxhash import xxh3_128
 
-PREFIX = "xxh3:"
-
 hasher = xxh3_128
 """Makes a running digest: `update(octets)`, `hexdigest()`."""

@@ -56,11 +56,6 @@ class Layout(Struct, frozen=True, kw_only=True):
     keywords: tuple[str, ...]
     components: tuple[Component, ...]
 
-    @property
-    def is_unique(self) -> bool:
-        """Whether every instance has a name of its own; else the store tells those apart that meet."""
-        return "SOPInstanceUID" in self.keywords
-
     def path(self, attributes: Mapping[str, object]) -> str:
         """The relative POSIX path for an instance with these attributes. No component is empty, `.` or `..`."""
         return "/".join([_named(component, attributes) for component in self.components])

@@ -33,7 +33,6 @@ class Spread:
 
     def __init__(self) -> None:
         self.count = 0
-        self.undated = 0
         self.dates: Counter[str] = Counter()
         self.minutes: Counter[int] = Counter()
         self.initials: set[str] = set()
@@ -49,8 +48,6 @@ class Spread:
         day = answer.get("StudyDate")
         if isinstance(day, str) and _day(day):
             self.dates[day] += 1
-        else:
-            self.undated += 1
         minute = _minute(answer.get("StudyTime"))
         if minute is not None:
             self.minutes[minute] += 1

@@ -12,7 +12,7 @@ from dcmsync.contract import Attributes, Ending, Landed
 from dcmsync.errors import DcmsyncError, ExitStatus
 from dcmsync.records.model import LevelWord, Outcome, Result
 
-_TRY_AGAIN = frozenset(("stalled", "disconnected", "unreachable", "rejected", "missing", "interrupted", "local"))
+_TRY_AGAIN = frozenset(("stalled", "disconnected", "unreachable", "rejected", "missing", "local"))
 
 
 class Ledger:
@@ -75,9 +75,11 @@ class Ledger:
                 common |= {"reason": verdict.reason, "message": verdict.message}
         else:
             common |= {"reason": verdict.reason, "message": verdict.message}
+            is_unfinished = verdict.outcome == "failed" and verdict.reason == "interrupted"
             if verdict.outcome == "failed":
-                common["retry"] = verdict.trouble is not None
-            self._raise(ExitStatus.LOCAL if verdict.trouble else ExitStatus.FAILED)
+                common["retry"] = verdict.trouble is not None or is_unfinished
+            lasting = ExitStatus.RETRY if is_unfinished else ExitStatus.FAILED
+            self._raise(ExitStatus.LOCAL if verdict.trouble else lasting)
         self._note(uid, verdict.outcome, **common)
 
     def _twin_landed(self, verdict: Landed, earlier: Outcome) -> None:
@@ -112,10 +114,6 @@ class Ledger:
     def missing_rest(self, message: str) -> None:
         """Everything that lacks was asked for again and again, and did not come."""
         self._give_up("missing", message, ExitStatus.FAILED, None, retry=False)
-
-    def interrupted(self) -> None:
-        """The run ended first."""
-        self._give_up("interrupted", "the run ended before it came", ExitStatus.RETRY, None)
 
     def outcomes(self, *, itemize: bool) -> Iterator[Outcome]:
         """The records of this series: each instance when itemizing, else each that is not fine; the series last.

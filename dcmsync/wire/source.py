@@ -11,7 +11,6 @@ from msgspec import Struct
 
 WINDOW_OCTETS = 64 << 10
 PEEK_OCTETS = 4 << 10  # the window after a jump, when what follows is unlikely to be all wanted
-MAX_HEADER_OCTETS = 12
 MIN_HEADER_OCTETS = 8
 MAX_VALUE_OCTETS = 64 << 10  # a wanted value longer than this is left out
 MAX_INFLATED_OCTETS = 256 << 20

@@ -36,7 +36,6 @@ def is_safe(path: str) -> bool:
 def test_default_is_patient_study_series_instance() -> None:
     compiled = layout.compile(DEFAULT)
     assert compiled.keywords == ("PatientID", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
-    assert compiled.is_unique
     attributes = {"PatientID": "P 1", "StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.2.3", "SOPInstanceUID": "1.4"}
     assert compiled.path(attributes) == "P 1/1.2/1.2.3/1.4.dcm"
 

@@ -4,7 +4,7 @@ import pytest
 from msgspec import UNSET
 
 from dcmsync.contract import Arrival, Ending, Landed
-from dcmsync.errors import Disconnected, ExitStatus, LocalTrouble, Refused, Rejected, Stalled, Truncated, Unreachable
+from dcmsync.errors import Disconnected, ExitStatus, LocalTrouble, Refused, Rejected, Stalled, Unreachable
 from dcmsync.records.model import Outcome
 from dcmsync.transfer.ledger import Ledger
 
@@ -83,7 +83,6 @@ def test_one_bad_instance_makes_the_series_bad(verdict: Landed, status: ExitStat
         (Unreachable("nobody"), ExitStatus.UNREACHABLE, True),
         (Rejected("no"), ExitStatus.UNREACHABLE, True),
         (LocalTrouble("full"), ExitStatus.LOCAL, True),
-        (Truncated("cut"), ExitStatus.INCOMPLETE, False),
         (Refused("no", status=0xA900), ExitStatus.FAILED, False),
     ],
 )
@@ -133,7 +132,8 @@ def test_what_never_came_is_missing() -> None:
 
 def test_what_the_run_did_not_reach_may_be_tried_again() -> None:
     made = ledger(1)
-    made.interrupted()
+    arrival = Arrival(sop_class_uid="1.2", sop_instance_uid=next(iter(made.wanted)), transfer_syntax_uid="1.2.1")
+    made.landed(Landed(arrival=arrival, outcome="failed", reason="interrupted", message="the run ended first"))
     assert (told(made)[0].reason, told(made)[0].retry, made.status) == ("interrupted", True, ExitStatus.RETRY)
 
 

@@ -65,10 +65,6 @@ class Landing:
             return CANNOT_UNDERSTAND
         return Sink(arrival, expected, self._staging, self._settings)
 
-    def land(self, job: Job) -> Landed:
-        """Lands one instance. Raises nothing that a disk can cause."""
-        return self.land_many([job])[0]
-
     def land_many(self, jobs: Sequence[Job]) -> list[Landed]:
         """Lands a batch; the verdicts are in the order of the jobs, given when every one of them is durable."""
         with Folders(self._root_fd, self._durable, folder_mode=self._settings.folder_mode) as folders:

@@ -47,11 +47,6 @@ class Framer:
         self._context_id = 0
         self._control = 0
 
-    @property
-    def is_mid_pdu(self) -> bool:
-        """Whether a P-DATA-TF PDU has begun and not ended."""
-        return self._pdu_left > 0
-
     def feed(self, view: memoryview) -> tuple[int, list[Fragment | OtherPdu]]:
         """Takes what it can from the front of `view`: (octets consumed, what they were).
 

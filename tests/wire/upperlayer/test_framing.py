@@ -76,7 +76,6 @@ def test_a_dialogue_means_the_same_however_it_is_cut(name: str, step: int) -> No
     found, left = drain(machine, octets, step)
     assert joined(found) == expected
     assert not left
-    assert not machine.is_mid_pdu
 
 
 @pytest.mark.parametrize("name", DIALOGUES)
@@ -101,10 +100,8 @@ def test_a_fragment_longer_than_what_is_at_hand_is_last_only_at_its_end() -> Non
     machine = framer()
     consumed, found = machine.feed(memoryview(octets[:15]))
     assert (consumed, [piece[1] for piece in found]) == (15, [0])
-    assert machine.is_mid_pdu
     _, found = machine.feed(memoryview(octets[15:]))
     assert [piece[1] for piece in found] == [2]
-    assert not machine.is_mid_pdu
 
 
 def test_after_another_pdu_it_stops_since_the_state_may_change() -> None:

@@ -137,18 +137,6 @@ def join(how: Join, judges: Sequence[Callable[[R], bool]]) -> Callable[[R], bool
     return _all(judges) if how == "all" else _any(judges)
 
 
-def over_mappings(expressions: Sequence[str], selectors: Selectors | None = None,
-                  ) -> Callable[[Mapping[str, object]], bool]:
-    """A function that tells whether all of `expressions` hold for a record given as keys and values.
-
-    Raises UsageError.
-    """
-    def getter(key: str) -> Getter[Mapping[str, object]]:
-        return lambda record: record.get(key)
-
-    return bind(Branch("all", tuple(parse(text, selectors) for text in expressions)), getter)
-
-
 def questions(expression: Expression) -> Iterator[Question]:
     """Every question within, in the order written."""
     if isinstance(expression, Question):

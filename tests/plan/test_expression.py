@@ -1,9 +1,20 @@
 """Filter expressions: the grammar, selectors, and what a question has met."""
 
+from collections.abc import Callable, Mapping, Sequence
+
 import pytest
 
 from dcmsync.errors import UsageError
-from dcmsync.plan.expression import bind, over_mappings, parse, questions
+from dcmsync.plan.expression import Branch, Selectors, bind, parse, questions
+
+
+def over_mappings(
+    expressions: Sequence[str], selectors: Selectors | None = None
+) -> Callable[[Mapping[str, object]], bool]:
+    """Whether all of `expressions` hold for a record given as keys and values."""
+    branch = Branch("all", tuple(parse(text, selectors) for text in expressions))
+    return bind(branch, lambda key: lambda record: record.get(key))
+
 
 CT = {
     "type": "series", "Modality": "CT", "SeriesDescription": "Lung, 1.0 B70f", "SeriesNumber": 5,

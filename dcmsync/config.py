@@ -99,6 +99,13 @@ def default_path() -> Path:
     return user_config_path("dcmsync", appauthor=False) / "config.toml"
 
 
+def cache_folder() -> Path:
+    """Where caches are kept when nobody says."""
+    from platformdirs import user_cache_path  # lazy, as above
+
+    return user_cache_path("dcmsync", appauthor=False)
+
+
 def _refuse_unknown(tables: Mapping[str, Any], place: str) -> None:
     _refuse_others(tables, _names(Config), place, "")
     kinds: tuple[tuple[str, type[Struct]], ...] = (("endpoints", Endpoint), ("selectors", Selector))

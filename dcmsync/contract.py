@@ -3,7 +3,7 @@
 An endpoint satisfies the protocols that it can. Nothing here does anything.
 """
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from enum import IntEnum
 from typing import Literal, Protocol, TypeVar
@@ -80,16 +80,53 @@ class Want(Struct, frozen=True, kw_only=True):
     transfer_syntaxes: Mapping[str, str] = {}
 
 
+class Stamp(Struct, frozen=True, kw_only=True):
+    """What a file system says of a file without reading it, by which to tell later whether it is still that file.
+
+    Of a member of an archive: its own size, the archive's device and inode, and as `mtime_ns` a number that changes
+    with the archive or with the member.
+    """
+
+    size: int
+    mtime_ns: int
+    device: int
+    inode: int
+
+
+class Origin(Struct, frozen=True, kw_only=True):
+    """The file of this machine that an instance comes from. `path` is absolute; `head` is all before the data set.
+
+    `descriptor` is open for reading as long as the sink is not finished; `stamp` is what it said when it was opened.
+    """
+
+    path: str
+    descriptor: int
+    stamp: Stamp
+    head: bytes
+
+
 class Arrival(Struct, frozen=True, kw_only=True):
-    """What is known of an instance before its first octet of data (C-STORE-RQ, PS3.7 §9.1.1)."""
+    """What is known of an instance before its first octet of data (C-STORE-RQ, PS3.7 §9.1.1).
+
+    `head` is the preamble, prefix and group 0002 of the file that it was, where there is one: they are kept. `origin`
+    is that file, where it can be linked instead of copied.
+    """
 
     sop_class_uid: str
     sop_instance_uid: str
     transfer_syntax_uid: str
+    head: bytes = b""
+    origin: Origin | None = None
 
 
 class Sink(Protocol):
     """Takes the data set of one instance. Exactly one of `finish` and `discard` is called, last."""
+
+    def adopt(self) -> bool:
+        """Takes the instance from its origin, so that nothing needs to be written; false when its octets are needed.
+
+        Called at most once, before anything else, and only by who gave an origin. Raises LocalTrouble.
+        """
 
     def write(self, pieces: Sequence[memoryview]) -> None:
         """Takes the next octets, in order. The buffers are the caller's again when this returns.
@@ -151,6 +188,69 @@ class Source(Protocol):
         """A conversation, ended in an orderly way. Several may be open at once."""
 
 
+class Holding(Struct, frozen=True, kw_only=True):
+    """One file of a local place, as it was when it was read last.
+
+    `path` is relative to the place; names that are no UTF-8 carry surrogates (PEP 383). `state` is "whole",
+    "truncated", "not dicom", or "rotten": whole once, and changed since without a trace in its stamp; `reason` says
+    more. UIDs are those of the data set, "" where it has none. `attributes` are plain values by keyword. `digest` is
+    of every octet of the file, `content` of the data set, both as 32 hexadecimal digits, or "" where nobody has
+    computed them. `read_ns`: when every octet was read last, in ns since 1970, 0 for never.
+    """
+
+    path: str
+    stamp: Stamp
+    state: str
+    reason: str = ""
+    study_uid: str = ""
+    series_uid: str = ""
+    sop_instance_uid: str = ""
+    sop_class_uid: str = ""
+    transfer_syntax_uid: str = ""
+    data_set_offset: int = 0
+    attributes: Attributes = {}
+    digest: str = ""
+    content: str = ""
+    read_ns: int = 0
+
+    @property
+    def is_instance(self) -> bool:
+        """Whether it is a whole data set that says which instance it is."""
+        return self.state == "whole" and bool(self.sop_instance_uid and self.series_uid and self.study_uid)
+
+
+class Catalogue(Protocol):
+    """What is known of the files of one local place: the cache, or a table that ends with the run.
+
+    It is believed only as far as stamps go: whoever uses it compares them first. Safe to use from several threads.
+    Nothing is raised for a catalogue that is torn, locked or full: it forgets, and says so once.
+    """
+
+    def stamps(self) -> Iterator[tuple[str, Stamp]]:
+        """Every file remembered, with its stamp, by path."""
+
+    def remember(self, holdings: Iterable[Holding]) -> None:
+        """Takes them in, each in place of what was known of its path; kept when this returns."""
+
+    def forget(self, paths: Iterable[str]) -> None:
+        """Lets go of files that are no more."""
+
+    def find(self, ask: Ask) -> Iterator[Attributes]:
+        """The answers to one ask, as a PACS would give them, by UID. Instances carry more than was asked for:
+
+        TransferSyntaxUID, and in lower case `path`, `size`, and `digest` and `content` (`xxh3:` and 32 hexadecimal
+        digits) where they are known.
+        """
+
+    def holdings(
+        self, *, study_uid: str = "", series_uid: str = "", sop_instance_uid: str = ""
+    ) -> Iterator[Holding]:
+        """The whole instances with these UIDs ("": any), by study, series and instance UID, then by path."""
+
+    def others(self) -> Iterator[Holding]:
+        """The files that are no whole instance, by path."""
+
+
 class Expected(Struct, frozen=True, kw_only=True):
     """What an instance must turn out to be; "" where that is not known."""
 
@@ -200,7 +300,14 @@ JobT_contra = TypeVar("JobT_contra", bound=Job, contravariant=True)
 
 
 class Destination(Protocol[JobT_contra]):
-    """A place where instances land. What `receive` gives hands its job to whoever set the destination up."""
+    """A place where instances land. What `receive` gives hands its job to whoever set the destination up.
+
+    Verdicts are durable as soon as they are given, unless the place `is_made_at_once`: then only `commit` makes them
+    so, all together.
+    """
+
+    @property
+    def is_made_at_once(self) -> bool: ...
 
     def receive(self, arrival: Arrival, expected: Expected = ...) -> Sink | int:
         """A sink for an instance, or the status to refuse it with."""
@@ -210,3 +317,9 @@ class Destination(Protocol[JobT_contra]):
 
     def abandon(self, job: JobT_contra) -> None:
         """Lets go of a job that is not to land."""
+
+    def commit(self) -> None:
+        """Makes everything that landed durable, in a worker thread; called once, last, if all may stay.
+
+        Raises LocalTrouble: then nothing of it is there. A place that is not made at once has nothing left to do.
+        """

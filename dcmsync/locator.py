@@ -1,6 +1,6 @@
 """The strings that name places (locators), read once at the edge.
 
-Owns the grammar of locators, for the kinds that exist: configured names, DIMSE nodes, folders. Refuses to
+Owns the grammar of locators, for the kinds that exist: configured names, DIMSE nodes, folders, zip archives. Refuses to
 look at the file system or the network, and never takes a plain word for a host.
 """
 
@@ -40,9 +40,21 @@ class Folder(Struct, frozen=True):
         return self.path
 
 
-Locator = Node | Folder
+class Archive(Struct, frozen=True):
+    """A zip archive on this machine."""
 
-FORMS = "a name from the config, AET@host:port, host:AET:port, dicom://AET@host:port, or a folder (with a / or .)"
+    path: str
+
+    def __str__(self) -> str:
+        return self.path
+
+
+Locator = Node | Folder | Archive
+
+FORMS = (
+    "a name from the config, AET@host:port, host:AET:port, dicom://AET@host:port, a folder (with a / or .), "
+    "or an archive (….zip)"
+)
 
 
 def parse(text: str, *, names: Iterable[str] = ()) -> Locator:
@@ -62,9 +74,9 @@ def parse(text: str, *, names: Iterable[str] = ()) -> Locator:
     match = _HOST_FORM.fullmatch(text) or (_AT_FORM.fullmatch(text) if "/" not in text else None)
     if match is not None:
         return _node(match, text)
-    if "/" in text or text in (".", "..") or text.startswith("."):
-        if text.lower().endswith(".zip"):
-            raise UsageError(f"{text!r}: zip archives are not a kind of place that this version knows")
+    if text.lower().endswith(".zip"):
+        return Archive(text)
+    if "/" in text or text.startswith("."):
         return Folder(text)
     known = sorted(names)
     near = get_close_matches(text, known, n=1)

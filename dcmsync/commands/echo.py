@@ -34,7 +34,7 @@ def run(arguments: Namespace, streams: Streams) -> ExitStatus:
     from dcmsync.records.stream import Writer
 
     with Watch() as watch:
-        node = Places(arguments, watch).open(arguments.endpoint)
+        node = Places(arguments, watch, streams).node(arguments.endpoint)
 
         async def ask() -> tuple[int, float]:
             begun = anyio.current_time()

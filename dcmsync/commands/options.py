@@ -130,6 +130,9 @@ TIMEOUT = Option(flags=("--timeout",), metavar="SECONDS", parse=duration,
 CALLING = Option(flags=("--calling",), metavar="AET", help="our own AE title; default DCMSYNC")
 JOBS = Option(flags=("--jobs", "-j"), metavar="N", parse=positive, help="series to retrieve at a time; default 4")
 DRY_RUN = Option(flags=("-n", "--dry-run"), help="write the same records as the real run would, and touch nothing")
+CACHE = Option(flags=("--cache",), metavar="FILE", completion="file",
+               help="remember local files in FILE; default: one file for each folder, in the user's cache folder")
+NO_CACHE = Option(flags=("--no-cache",), help="remember nothing: read every local file that matters")
 REQUIRE_END = Option(flags=("--require-end",), help="treat a stream of records without its end record as incomplete")
 
 EVERYWHERE: tuple[Option, ...] = (CONFIG, QUIET, VERBOSE, LOG_FORMAT)

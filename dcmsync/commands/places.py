@@ -1,6 +1,6 @@
-"""From the word for a place to the place: configuration, locator and identity, for every verb that connects.
+"""From the word for a place to the place: configuration, locator, identity and cache, for every verb that needs one.
 
-Imports nothing that connects until a place is opened.
+Imports nothing that connects or reads until a place is opened.
 """
 
 from argparse import Namespace
@@ -8,38 +8,76 @@ from os import environ
 from typing import TYPE_CHECKING
 
 from dcmsync import config, locator
-from dcmsync.commands.options import DEFAULT_TIMEOUT_S
+from dcmsync.commands.options import DEFAULT_TIMEOUT_S, Streams
 from dcmsync.errors import UsageError
 
 if TYPE_CHECKING:
+    from dcmsync.contract import Catalogue, Source
     from dcmsync.endpoints.dimse import DimseNode
     from dcmsync.net.patience import Watch
 
 
 class Places:
-    """The places of one run. `arguments` has config, timeout and calling, as the shared options give them."""
+    """The places of one run. `arguments` has what the shared options give: config, and where the verb has them
+    timeout, calling, jobs, cache and no_cache.
+    """
 
-    def __init__(self, arguments: Namespace, watch: "Watch") -> None:
+    def __init__(self, arguments: Namespace, watch: "Watch", streams: Streams) -> None:
         self._config = config.load(arguments.config, environ)
-        self._arguments = arguments
+        self._given = vars(arguments)
         self._watch = watch
+        self._streams = streams
+        self._catalogues: dict[str, Catalogue] = {}
 
-    def open(self, word: str) -> "DimseNode":
-        """The remote place called `word`. Raises UsageError."""
-        from dcmsync.endpoints import open_place
+    def parse(self, word: str) -> locator.Locator:
+        """What the word names. Raises UsageError."""
+        set_up = self._config.endpoints.get(word)
+        return locator.parse(set_up.locator if set_up else word, names=self._config.endpoints)
+
+    def is_local(self, word: str) -> bool:
+        """Whether the place is on this machine. Raises UsageError."""
+        return isinstance(self.parse(word), locator.Folder | locator.Archive)
+
+    def open(self, word: str) -> "Source":
+        """The place called `word`, to bring things from. Raises UsageError."""
+        from dcmsync.endpoints import Setting, open_place
 
         set_up = self._config.endpoints.get(word)
-        found = locator.parse(set_up.locator if set_up else word, names=self._config.endpoints)
-        calling = self._arguments.calling or (set_up and set_up.calling) or self._config.local.ae_title
-        timeout_s = self._arguments.timeout
-        if set_up and set_up.timeout and timeout_s is None:
-            timeout_s = set_up.timeout
-        return open_place(found, calling_ae=calling, timeout_s=timeout_s or DEFAULT_TIMEOUT_S, watch=self._watch)
+        calling = self._given.get("calling") or (set_up and set_up.calling) or self._config.local.ae_title
+        timeout_s = self._given.get("timeout") or (set_up and set_up.timeout) or DEFAULT_TIMEOUT_S
+        setting = Setting(
+            calling_ae=calling,
+            timeout_s=timeout_s,
+            watch=self._watch,
+            catalogue=self.catalogue,
+            skipped=lambda path, why: self._streams.note(f"passed by: {why}"),
+        )
+        return open_place(self.parse(word), setting)
+
+    def node(self, word: str) -> "DimseNode":
+        """The DIMSE node called `word`. Raises UsageError when it is something else."""
+        from dcmsync.endpoints.dimse import DimseNode
+
+        if not isinstance(self.parse(word), locator.Node):
+            raise UsageError(f"{word} is no DIMSE node", advice="Name one, as in AET@host:port")
+        place = self.open(word)
+        assert isinstance(place, DimseNode)
+        return place
+
+    def catalogue(self, path: str) -> "Catalogue":
+        """What is remembered of the local place at `path`; the same one for the whole run. Raises UsageError."""
+        from dcmsync.cache.store import open_store
+
+        if path not in self._catalogues:
+            named = self._given.get("cache")
+            folder = None if named or self._given.get("no_cache", True) else config.cache_folder()
+            self._catalogues[path] = open_store(path, named=named, folder=folder, warn=self._streams.warn)
+        return self._catalogues[path]
 
     def jobs(self, word: str) -> int:
         """How many series to retrieve there at a time: the command line's word, the configuration's, or four."""
         set_up = self._config.endpoints.get(word)
-        return self._arguments.jobs or (set_up and set_up.jobs) or DEFAULT_JOBS
+        return self._given.get("jobs") or (set_up and set_up.jobs) or DEFAULT_JOBS
 
     @property
     def most_jobs(self) -> int:

@@ -89,7 +89,7 @@ class _Pulling:
         self._arguments = arguments
         self._streams = streams
         self._folder = folder(arguments.dest)
-        self._places = Places(arguments, watch)
+        self._places = Places(arguments, watch, streams)
         self._layout = layout.compile(arguments.layout or layout.DEFAULT)
         self._wanted = frozenset(tag_of(keyword) for keyword in self._layout.keywords)
         self._printer = Printer(streams, arguments.format, shown="table")

@@ -67,7 +67,7 @@ def run(arguments: Namespace, streams: Streams) -> ExitStatus:
         raise UsageError("there are no records on standard input", advice="Pipe some in: dcmsync query ... |")
     query, is_inside = _query(arguments, is_expanding=is_expanding)
     with Watch() as watch:
-        asking = _Asking(arguments, streams, Places(arguments, watch), query, is_inside)
+        asking = _Asking(arguments, streams, Places(arguments, watch, streams), query, is_inside)
         if is_expanding:
             return anyio.run(asking.expand)
         asking.places.open(arguments.endpoint)  # a word that is no place is an error before anything else

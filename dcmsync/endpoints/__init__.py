@@ -1,24 +1,38 @@
 """The table of places: which module opens which kind of locator. Modules are named by string, imported when needed."""
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from dcmsync.errors import UsageError
-from dcmsync.locator import Folder, Locator, Node
+from msgspec import Struct
+
+from dcmsync.contract import Catalogue, Source
+from dcmsync.locator import Archive, Folder, Locator, Node
 
 if TYPE_CHECKING:
-    from dcmsync.endpoints.dimse import DimseNode
     from dcmsync.net.patience import Watch
 
-KINDS = {Node: "dcmsync.endpoints.dimse:open_node"}
+KINDS: dict[type, str] = {
+    Node: "dcmsync.endpoints.dimse:open_node",
+    Folder: "dcmsync.endpoints.folder.place:open_folder",
+    Archive: "dcmsync.endpoints.zip.place:open_archive",
+}
 
 
-def open_place(locator: Locator, *, calling_ae: str, timeout_s: float, watch: "Watch") -> "DimseNode":
-    """The remote place that a locator names. Opens no connection yet. Raises UsageError for a local one."""
-    if isinstance(locator, Folder):
-        raise UsageError(f"{locator} is a folder, and folders cannot be asked yet", advice="Name a DIMSE node")
+class Setting(Struct, frozen=True, kw_only=True):
+    """What a place is opened with. Remote ones: who we are there, and how patient to be. Local ones: `catalogue`
+    gives what is remembered of the place at a path, `skipped` hears the path and why of what is passed by.
+    """
+
+    calling_ae: str
+    timeout_s: float
+    watch: "Watch"
+    catalogue: Callable[[str], Catalogue]
+    skipped: Callable[[str, str], None]
+
+
+def open_place(locator: Locator, setting: Setting) -> Source:
+    """The place that a locator names. Opens no connection, and reads nothing yet."""
     module, _, function = KINDS[type(locator)].partition(":")
-    opened: DimseNode = getattr(import_module(module), function)(
-        locator, calling_ae=calling_ae, timeout_s=timeout_s, watch=watch
-    )
+    opened: Source = getattr(import_module(module), function)(locator, setting)
     return opened

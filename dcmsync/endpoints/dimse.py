@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 import anyio
 
 from dcmsync.contract import Ask, Attributes, Ending, Level, Receiver, Want
+from dcmsync.endpoints import Setting
 from dcmsync.errors import PeerError, Refused, RemoteProtocolError
 from dcmsync.locator import Node
 from dcmsync.net.association import Answer, Association, Peer, associate
@@ -152,10 +153,11 @@ class Session:
         return self._association
 
 
-def open_node(node: Node, *, calling_ae: str, timeout_s: float, watch: Watch) -> DimseNode:
+def open_node(node: Node, setting: Setting) -> DimseNode:
     """The node that a locator names; its own word on who we are there goes first."""
-    peer = Peer(host=node.host, port=node.port, called_ae=node.ae, calling_ae=node.calling_ae or calling_ae)
-    return DimseNode(peer, limits=Limits(timeout_s=timeout_s), watch=watch)
+    calling_ae = node.calling_ae or setting.calling_ae
+    peer = Peer(host=node.host, port=node.port, called_ae=node.ae, calling_ae=calling_ae)
+    return DimseNode(peer, limits=Limits(timeout_s=setting.timeout_s), watch=setting.watch)
 
 
 def _pairs(want: Want) -> list[tuple[str, str]]:

@@ -209,6 +209,10 @@ class _Guarded:
         self._warn = warn
         self._trouble: LocalTrouble | None = None
 
+    def adopt(self) -> bool:
+        """Octets are needed."""
+        return False
+
     def write(self, pieces: Sequence[memoryview]) -> None:
         """Takes octets; after trouble it drops them."""
         if self._trouble is not None:

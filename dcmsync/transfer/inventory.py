@@ -19,6 +19,7 @@ from dcmsync.plan.levels import Query
 from dcmsync.plan.match import matcher, vr_of
 
 _COUNTS = {Level.SERIES: "NumberOfStudyRelatedSeries", Level.INSTANCE: "NumberOfSeriesRelatedInstances"}
+_VOLUNTEERED = frozenset(("TransferSyntaxUID",))  # what local places tell without being asked
 _MAX_SPLITS = 100_000
 _ENCODER = msgspec.json.Encoder()
 _DECODER = msgspec.json.Decoder(dict[str, object])
@@ -171,7 +172,8 @@ class Inventory:
                 if wrong:
                     self._once(f"answers that do not match the {wrong} asked for were dropped")
                     continue
-                yield {**{key: answer[key] for key in order if key in answer}, **fixed}
+                told = {key: value for key, value in answer.items() if key in _VOLUNTEERED or key[0].islower()}
+                yield {**{key: answer[key] for key in order if key in answer}, **told, **fixed}
 
     def _incomplete(self, why: str) -> None:
         self.trouble = self.trouble or why

@@ -184,6 +184,7 @@ class _Watched:
     def __init__(self, sink: Sink, dropped: Callable[[], None]) -> None:
         self._sink = sink
         self._dropped = dropped
+        self.adopt = sink.adopt
         self.write = sink.write
         self.finish = sink.finish
 

@@ -1,13 +1,20 @@
 """From words to places: configuration, command line, and what wins."""
 
 from argparse import Namespace
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 
+from dcmsync.commands.options import Streams, hush
 from dcmsync.commands.places import DEFAULT_JOBS, Places, folder
 from dcmsync.errors import UsageError
 from dcmsync.net.patience import Watch
+
+SILENT = Streams(
+    stdin=BytesIO(), stdout=BytesIO(), say=hush, note=hush, stdin_is_pipe=False, is_terminal=False,
+    stderr_is_terminal=False,
+)  # fmt: skip
 
 CONFIG = """
 [local]
@@ -25,21 +32,21 @@ def places(folder: Path, **given: object) -> Places:
     path = folder / "config.toml"
     path.write_text(CONFIG)
     arguments = {"config": str(path), "timeout": None, "calling": None, "jobs": None, **given}
-    return Places(Namespace(**arguments), Watch())
+    return Places(Namespace(**arguments), Watch(), SILENT)
 
 
 def test_a_name_stands_for_its_locator_and_its_identity(tmp_path: Path) -> None:
-    node = places(tmp_path).open("pacs")
+    node = places(tmp_path).node("pacs")
     assert (node.peer.name, node.peer.calling_ae) == ("ARCHIVE@127.0.0.1:104", "NIGHT")
 
 
 def test_a_locator_goes_by_the_local_title(tmp_path: Path) -> None:
-    assert places(tmp_path).open("X@127.0.0.1:105").peer.calling_ae == "RESEARCH1"
+    assert places(tmp_path).node("X@127.0.0.1:105").peer.calling_ae == "RESEARCH1"
 
 
 def test_the_command_line_wins(tmp_path: Path) -> None:
     made = places(tmp_path, calling="DAY", jobs=3)
-    assert made.open("pacs").peer.calling_ae == "DAY"
+    assert made.node("pacs").peer.calling_ae == "DAY"
     assert (made.jobs("pacs"), made.most_jobs) == (3, 3)
 
 

@@ -92,6 +92,10 @@ class Sink:
         self._descriptor = -1
         self._file_hash: Hasher | None = None
 
+    def adopt(self) -> bool:
+        """Octets are needed."""
+        return False
+
     def write(self, pieces: Sequence[memoryview]) -> None:
         """Takes the next octets. Raises LocalTrouble, RemoteProtocolError; the caller then discards."""
         if self._memory is not None:

@@ -79,6 +79,14 @@ class Landing:
                     approach.close()
         return [approach.verdict(failed) for approach in approaches]
 
+    @property
+    def is_made_at_once(self) -> bool:
+        """Every verdict is durable when it is given."""
+        return False
+
+    def commit(self) -> None:
+        """Nothing is left to do."""
+
     def abandon(self, job: Job) -> None:
         """Lets go of a job that is not to land."""
         if job.descriptor >= 0:

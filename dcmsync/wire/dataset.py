@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Mapping
 from functools import lru_cache
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
+from types import ModuleType
 from typing import NamedTuple
 
 from dcmsync.errors import RemoteProtocolError, UsageError
@@ -63,9 +64,35 @@ def entry(tag: int) -> Entry:
     return Entry(known[4], vr, known[1] != "1")
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=4096)
+def described(tag: int) -> tuple[str, str]:
+    """The VR or VRs (`US or SS`) and keyword of a tag, of repeating groups too; ("", "") where PS3.6 has neither."""
+    rows = _tables().DicomDictionary, _tables().RepeatersDictionary
+    row = rows[0].get(tag)
+    if row is None and not tag >> 16 & 1:
+        number = f"{tag:08X}"
+        row = next((row for mask, row in rows[1].items() if _fits(number, mask)), None)
+    return (row[0], row[4]) if row else ("", "")
+
+
+def decode_text(vr: str, raw: bytes, character_set: bytes) -> str:
+    """The text of a raw value; `character_set` is the raw value of (0008,0005) that holds for it, b"" without one."""
+    return _text(vr, raw, _encodings(character_set))
+
+
+def _fits(number: str, mask: str) -> bool:
+    return all(wanted in (digit, "x") for digit, wanted in zip(number, mask, strict=True))
+
+
 def _dictionary() -> dict[int, tuple[str, str, str, str, str]]:
     """pydicom's table of PS3.6: tag -> (VR, VM, name, "Retired" or "", keyword)."""
+    table: dict[int, tuple[str, str, str, str, str]] = _tables().DicomDictionary
+    return table
+
+
+@lru_cache(maxsize=1)
+def _tables() -> ModuleType:
+    """pydicom's tables of PS3.6: by tag, and by the mask of repeating groups such as `60xx0010`."""
     package = find_spec("pydicom")
     assert package is not None and package.submodule_search_locations  # a dependency of ours
     path = f"{package.submodule_search_locations[0]}/_dicom_dict.py"
@@ -73,8 +100,7 @@ def _dictionary() -> dict[int, tuple[str, str, str, str, str]]:
     assert spec is not None and spec.loader is not None
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
-    table: dict[int, tuple[str, str, str, str, str]] = module.DicomDictionary
-    return table
+    return module
 
 
 @lru_cache(maxsize=1)

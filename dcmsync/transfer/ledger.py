@@ -1,4 +1,4 @@
-"""The account of one series while it is pulled: what was asked for, what became of it, and what that makes of it.
+"""The account of one series at one destination: what was asked for, what became of it, and what that makes of it.
 
 Pure bookkeeping and the outcome records; refuses to move anything. The verdict follows the instances, never a status:
 the series is done when each instance of its inventory is stored or present.
@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from msgspec import UNSET
 
 from dcmsync.contract import Attributes, Ending, Landed
-from dcmsync.errors import DcmsyncError, ExitStatus
+from dcmsync.errors import DcmsyncError, ExitStatus, LocalTrouble
 from dcmsync.records.model import LevelWord, Outcome, Result
 
 _TRY_AGAIN = frozenset(("stalled", "disconnected", "unreachable", "rejected", "missing", "local"))
@@ -18,23 +18,29 @@ _TRY_AGAIN = frozenset(("stalled", "disconnected", "unreachable", "rejected", "m
 class Ledger:
     """One series of one source. `wanted` is its inventory: SOP Instance UID -> SOP Class UID, "" where unknown.
 
-    `is_selection`: some of its instances were named, and the source may hold more.
+    It is the caller's, who fills it in and keeps it.
     """
 
-    def __init__(self, *, source: str, destination: str, attributes: Attributes, dry_run: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        source: str,
+        destination: str,
+        attributes: Attributes,
+        wanted: Mapping[str, str],
+        dry_run: bool = False,
+    ) -> None:
         self.source = source
         self.study_uid = str(attributes["StudyInstanceUID"])
         self.series_uid = str(attributes.get("SeriesInstanceUID", ""))
         self.attributes = attributes
-        self.wanted: dict[str, str] = {}
-        self.candidates: tuple[str, ...] = ()  # SOP classes that it may have, where the source does not tell
-        self.is_selection = False
+        self.wanted = wanted
         self.status = ExitStatus.DONE
-        self.finished = False
-        self._destination = destination
+        self.destination = destination
         self._dry_run = dry_run
         self._outcomes: dict[str, Outcome] = {}
         self._failure: Outcome | None = None
+        self._trusted: int | None = None
 
     @property
     def lacking(self) -> dict[str, str]:
@@ -44,6 +50,22 @@ class Ledger:
     def lacks(self, sop_instance_uid: str) -> bool:
         """Whether this instance is wanted and has no verdict yet."""
         return sop_instance_uid in self.wanted and sop_instance_uid not in self._outcomes
+
+    def is_fine(self, sop_instance_uid: str) -> bool:
+        """Whether this instance is at the destination."""
+        outcome = self._outcomes.get(sop_instance_uid)
+        return outcome is not None and outcome.outcome in ("stored", "present")
+
+    def all_present(self, instances: int) -> None:
+        """As many instances are there as the source says it has, and that is trusted."""
+        self._trusted = instances
+
+    def undo(self, trouble: LocalTrouble) -> None:
+        """What was called stored is not there after all, because of `trouble`."""
+        for uid, outcome in self._outcomes.items():
+            if outcome.outcome == "stored" and not self._dry_run:
+                self._raise(trouble.exit_status)
+                self._note(uid, "failed", reason=trouble.reason, message=str(trouble), retry=True)
 
     def present(self, sop_instance_uid: str, path: str, size: int) -> None:
         """An instance is at the destination already, whole."""
@@ -127,6 +149,10 @@ class Ledger:
         if self._failure is not None and not self.wanted:
             yield self._failure
             return
+        if self._trusted is not None:
+            level: LevelWord = "series" if self.series_uid else "study"
+            yield self._outcome(level, "present", instances=self._trusted, present=self._trusted, reason="counts")
+            return
         yield self._sum()
 
     def _sum(self) -> Outcome:
@@ -167,7 +193,7 @@ class Ledger:
             "SeriesInstanceUID": self.series_uid or UNSET,
             "PatientID": self.attributes.get("PatientID", UNSET),
             "source": self.source,
-            "destination": self._destination,
+            "destination": self.destination,
             "dry_run": True if self._dry_run else UNSET,
         }
         return Outcome(level=level, outcome=result, **{**known, **facts})  # type: ignore[arg-type]  # keys are fields

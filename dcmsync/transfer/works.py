@@ -7,16 +7,30 @@ Records with a `change` other than `missing` or `differs`, outcomes that did not
 from collections.abc import Iterable, Iterator
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, Struct
 
-from dcmsync.contract import Level
+from dcmsync.contract import Attributes, Level
 from dcmsync.errors import InputError
 from dcmsync.records.model import Instance, Outcome, Series, Study
 from dcmsync.records.stream import Line, Thing, Unknown
-from dcmsync.transfer.engine import Work
 
 _TOGETHER = 10_000  # instance records gathered at most, so that memory stays bounded
 _LEVELS = {"study": Level.STUDY, "series": Level.SERIES, "instance": Level.INSTANCE}
+
+
+class Work(Struct, frozen=True, kw_only=True):
+    """One thing to pull: its level, its source and what its record said of it, on line `line` of the input.
+
+    `differs`: what the destination holds of it is known to have other content, and does not count. `content`: the
+    digest of an instance's data set, as records write it, "" where unknown.
+    """
+
+    level: Level
+    source: str
+    attributes: Attributes
+    line: int = 0
+    differs: bool = False
+    content: str = ""
 
 
 def work_of(record: Thing | Unknown, number: int) -> Work | None:
@@ -43,7 +57,10 @@ def work_of(record: Thing | Unknown, number: int) -> Work | None:
         if not attributes.get(Level(depth).unique_key):
             raise InputError(f"the {level.word} record has no {Level(depth).unique_key}", line=number)
     differs = not isinstance(record, Outcome) and record.change == "differs"
-    return Work(level=level, source=str(record.source), attributes=attributes, line=number, differs=differs)
+    content = "" if isinstance(record, Study | Series) or record.content is UNSET else str(record.content)
+    return Work(
+        level=level, source=str(record.source), attributes=attributes, line=number, differs=differs, content=content
+    )
 
 
 def works(lines: Iterable[Line]) -> Iterator[list[Work]]:

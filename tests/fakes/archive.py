@@ -5,7 +5,7 @@ to fall short. It holds every Ask to the hierarchy.
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 
-from dcmsync.contract import Arrival, Ask, Attributes, Ending, Level, Receiver, Want
+from dcmsync.contract import Arrival, Ask, Attributes, Ending, Level, Origin, Receiver, Stamp, Want
 from dcmsync.plan import levels
 from dcmsync.plan.match import matches, vr_of
 
@@ -103,7 +103,7 @@ class Archive:
         ]
         is_cut = self._limit is not None and len(found) > self._limit
         for row in (self._alter or same)(ask, found[: self._limit]):
-            yield {key: row[key] for key in row if key in ask.keys or key in ask.wanted}
+            yield {key: row[key] for key in row if key in ask.keys or key in ask.wanted or key[0].islower()}
         if is_cut and self._cut_status:
             yield Ending(status=self._cut_status, truncated=True, why=f"the peer ended with 0x{self._cut_status:04X}")
         else:
@@ -121,6 +121,7 @@ class Archive:
                 sop_class_uid=str(given["SOPClassUID"]),
                 sop_instance_uid=str(given["SOPInstanceUID"]),
                 transfer_syntax_uid=EXPLICIT,
+                origin=origin_of(given),
             )
             sink = receiver.receive(arrival)
             if isinstance(sink, int):
@@ -142,6 +143,14 @@ class Archive:
             for row in self.rows[Level.INSTANCE]
             if row["SeriesInstanceUID"] == want.series_uid and (want.whole or row["SOPInstanceUID"] in want.instances)
         ]
+
+
+def origin_of(row: Row) -> Origin | None:
+    """The file that an instance comes from, where its row has a path."""
+    if "path" not in row:
+        return None
+    stamp = Stamp(size=1, mtime_ns=1, device=1, inode=1)
+    return Origin(path=str(row["path"]), descriptor=-1, stamp=stamp, head=b"")
 
 
 def everything(archive: Archive, want: Want) -> "Iterator[Row | Ending | Exception]":

@@ -20,7 +20,7 @@ class Shelf:
     """Takes what comes. `refuse` gives a status instead of a sink; `full_after` parcels the disk is full.
 
     `spoilt` are the UIDs whose instances turn out to be damaged. `landing` is called before each batch lands,
-    where it lands.
+    where it lands. `write_fails_after` writes of its sinks fail.
     """
 
     def __init__(
@@ -30,7 +30,14 @@ class Shelf:
         full_after: int | None = None,
         spoilt: Sequence[str] = (),
         landing: Callable[[Sequence[Parcel]], None] = lambda parcels: None,
+        write_fails_after: int | None = None,
+        is_made_at_once: bool = False,
+        commit_fails: bool = False,
     ) -> None:
+        self.is_made_at_once = is_made_at_once
+        self.commits = 0
+        self._commit_fails = commit_fails
+        self.writes_left = write_fails_after
         self.stored: dict[str, bytes] = {}
         self.abandoned: list[str] = []
         self.batches: list[int] = []
@@ -52,6 +59,12 @@ class Shelf:
         self._landing(jobs)
         self.batches.append(len(jobs))
         return [self._land(job) for job in jobs]
+
+    def commit(self) -> None:
+        """Fails, or counts."""
+        self.commits += 1
+        if self._commit_fails:
+            raise LocalTrouble("the disk is full")
 
     def abandon(self, job: Parcel) -> None:
         """Notes what was let go of."""
@@ -77,9 +90,17 @@ class ShelfSink:
         self._octets = b""
         self._over = False
 
+    def adopt(self) -> bool:
+        """Octets are needed."""
+        return False
+
     def write(self, pieces: Sequence[memoryview]) -> None:
         """Takes octets."""
         assert not self._over
+        if self._shelf.writes_left is not None:
+            self._shelf.writes_left -= 1
+            if self._shelf.writes_left < 0:
+                raise LocalTrouble("the disk is full")
         self._octets += b"".join(pieces)
 
     def finish(self) -> int:

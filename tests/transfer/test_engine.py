@@ -1,7 +1,7 @@
 """Pull against sources that lie and disks that fill up: the verdict follows what arrived, never a status."""
 
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import anyio
@@ -9,7 +9,7 @@ import anyio.to_thread
 import pytest
 from msgspec import UNSET
 
-from dcmsync.contract import Arrival, Ask, Ending, Level, Want
+from dcmsync.contract import Arrival, Ask, Ending, Level, Origin, Want
 from dcmsync.errors import (
     Disconnected,
     ExitStatus,
@@ -22,7 +22,9 @@ from dcmsync.errors import (
 )
 from dcmsync.records.model import Outcome
 from dcmsync.transfer import retry
-from dcmsync.transfer.engine import Held, Pull, Settings, Work
+from dcmsync.transfer.engine import Pull, Settings
+from dcmsync.transfer.target import Held, Target
+from dcmsync.transfer.works import Work
 from tests.fakes.archive import CT, MR, Archive, Row, instances, series, studies
 from tests.fakes.shelf import Parcel, Shelf
 
@@ -50,6 +52,27 @@ class Quiet:
         self.instances += instances
 
 
+class Stock:
+    """What a destination holds: series UID -> SOP Instance UID -> what it is."""
+
+    def __init__(self, held: Mapping[str, Mapping[str, Held]]) -> None:
+        self._held = held
+
+    def series(self, study_uid: str, series_uid: str) -> Mapping[str, Held]:
+        return self._held.get(series_uid, {})
+
+    def count(self, study_uid: str, series_uid: str) -> int:
+        return len(self.series(study_uid, series_uid)) if series_uid else sum(map(len, self._held.values()))
+
+
+def target_of(shelf: Shelf | None, name: str = "SHELF", held: Mapping[str, Mapping[str, Held]] | None = None) -> Any:
+    made: Target[Parcel] = Target(name, Stock(held or {}))
+    if shelf is not None:
+        shelf.completed = made.completed
+        made.destination = shelf
+    return made
+
+
 class Pulled:
     """One run, and what came of it."""
 
@@ -58,7 +81,9 @@ class Pulled:
         archive: Archive,
         *works: Sequence[Work] | Exception,
         shelf: Shelf | None = None,
-        held: dict[str, Held] | None = None,
+        others: Sequence[Shelf] = (),
+        release: Callable[[Origin], None] | None = None,
+        held: Mapping[str, Mapping[str, Held]] | None = None,
         jobs: int = 1,
         **settings: Any,
     ) -> None:
@@ -67,22 +92,32 @@ class Pulled:
         self.outcomes: list[Outcome] = []
         self.warnings: list[str] = []
         self.meter = Quiet()
-        anyio.run(self._run, works or (work(),), held or {}, Settings(destination="SHELF", jobs=jobs, **settings))
+        self.released: list[str] = []
+        self.release = release or (lambda origin: self.released.append(origin.path))
+        self.commits_when_told: list[int] = []
+        made = Settings(jobs=jobs, **settings)
+        targets = [target_of(None if made.dry_run else self.shelf, held=held)]
+        targets += [target_of(shelf, f"SHELF {n}") for n, shelf in enumerate(others, 2)]
+        anyio.run(self._run, works or (work(),), targets, made)
 
     async def _run(
-        self, works: Sequence[Sequence[Work] | Exception], held: dict[str, Held], settings: Settings
+        self, works: Sequence[Sequence[Work] | Exception], targets: Sequence[Target[Parcel]], settings: Settings
     ) -> None:
         self.pull: Pull[Parcel] = Pull(
             settings,
+            targets,
             open_source=lambda name: self.archive,
-            held=held,
-            write=self.outcomes.append,
+            release=self.release,
+            write=self.write,
             warn=self.warnings.append,
             meter=self.meter,
         )
-        self.shelf.completed = self.pull.completed
         with anyio.fail_after(20):
-            await self.pull.run(feed(works), None if settings.dry_run else self.shelf)
+            await self.pull.run(feed(works))
+
+    def write(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+        self.commits_when_told.append(self.shelf.commits)
 
     @property
     def status(self) -> ExitStatus:
@@ -155,7 +190,7 @@ def test_single_instances_are_pulled_alone() -> None:
 
 
 def test_what_is_held_is_not_asked_for() -> None:
-    held = {f"1.1.1.{n}": Held(series_uid="1.1.1", path=f"{n}.dcm", size=7) for n in range(1, 10)}
+    held = {"1.1.1": {f"1.1.1.{n}": Held(path=f"{n}.dcm", size=7) for n in range(1, 10)}}
     pulled = Pulled(Archive(TEN), held=held).never_lies()
     assert set(pulled.shelf.stored) == {"1.1.1.10"}
     assert (pulled.last.stored, pulled.last.present) == (1, 9)
@@ -163,17 +198,12 @@ def test_what_is_held_is_not_asked_for() -> None:
 
 
 def test_what_is_held_of_another_series_is_no_proof() -> None:
-    held = {"1.1.1.1": Held(series_uid="9.9", path="1.dcm", size=7)}
+    held = {"9.9": {"1.1.1.1": Held(path="1.dcm", size=7)}}
     assert len(Pulled(Archive(TEN), held=held).never_lies().shelf.stored) == 10
 
 
-def test_force_asks_for_what_is_held() -> None:
-    held = {f"1.1.1.{n}": Held(series_uid="1.1.1", path=f"{n}.dcm", size=7) for n in range(1, 11)}
-    assert len(Pulled(Archive(TEN), held=held, force=True).never_lies().shelf.stored) == 10
-
-
 def test_when_all_is_held_nothing_is_asked_for() -> None:
-    held = {f"1.1.1.{n}": Held(series_uid="1.1.1", path=f"{n}.dcm", size=7) for n in range(1, 11)}
+    held = {"1.1.1": {f"1.1.1.{n}": Held(path=f"{n}.dcm", size=7) for n in range(1, 11)}}
     pulled = Pulled(Archive(TEN), held=held).never_lies()
     assert (pulled.last.outcome, pulled.archive.wants) == ("present", [])
 
@@ -391,7 +421,7 @@ def test_a_full_disk_ends_the_run_and_says_so_of_all_that_is_left() -> None:
         Archive(rows), work(studies(1)[0], Level.STUDY), shelf=Shelf(full_after=15), itemize=True
     ).never_lies()
     assert pulled.status is ExitStatus.LOCAL
-    assert isinstance(pulled.pull.trouble, LocalTrouble)
+    assert isinstance(pulled.pull.troubles["SHELF"], LocalTrouble)
     assert len(pulled.shelf.stored) == 15
     failed = [o for o in pulled.outcomes if o.level == "instance" and o.outcome == "failed"]
     assert {o.reason for o in failed} == {"local"}
@@ -432,13 +462,12 @@ def test_a_run_that_is_cancelled_ends_though_its_disk_is_busy(jobs: int) -> None
 
     async def main() -> None:
         pull: Pull[Parcel] = Pull(
-            Settings(destination="SHELF", jobs=jobs), open_source=lambda name: archive, held={}, write=print,
-            warn=print, meter=Quiet(),
+            Settings(jobs=jobs), [target_of(shelf)], open_source=lambda name: archive, write=print, warn=print,
+            meter=Quiet(),
         )  # fmt: skip
-        shelf.completed = pull.completed
         with anyio.fail_after(20):
             async with anyio.create_task_group() as tasks:
-                tasks.start_soon(pull.run, feed([work(studies(1)[0], Level.STUDY)]), shelf)
+                tasks.start_soon(pull.run, feed([work(studies(1)[0], Level.STUDY)]))
                 await anyio.to_thread.run_sync(landing.wait)
                 tasks.cancel_scope.cancel()
                 go_on.set()
@@ -461,10 +490,10 @@ def test_broken_input_ends_after_what_came_before_it() -> None:
 def test_no_input_is_done() -> None:
     async def main() -> ExitStatus:
         pull: Pull[Parcel] = Pull(
-            Settings(destination="SHELF"), open_source=lambda name: Archive([]), held={}, write=print, warn=print,
+            Settings(), [target_of(Shelf())], open_source=lambda name: Archive([]), write=print, warn=print,
             meter=Quiet(),
         )  # fmt: skip
-        await pull.run(feed(()), Shelf())
+        await pull.run(feed(()))
         return pull.status
 
     assert anyio.run(main) is ExitStatus.DONE

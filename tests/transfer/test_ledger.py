@@ -14,8 +14,8 @@ def ledger(count: int = 3, **more: object) -> Ledger:
         source="PACS@here:104",
         destination="folder",
         attributes={"StudyInstanceUID": "1.1", "SeriesInstanceUID": "1.1.1", "PatientID": "P", **more},
+        wanted={f"1.1.1.{n}": "1.2" for n in range(1, count + 1)},
     )
-    made.wanted = {f"1.1.1.{n}": "1.2" for n in range(1, count + 1)}
     return made
 
 
@@ -160,7 +160,7 @@ def test_only_what_is_wanted_and_has_no_verdict_lacks() -> None:
 
 
 def test_a_dry_run_says_so() -> None:
-    made = Ledger(source="A", destination="B", attributes={"StudyInstanceUID": "1.1"}, dry_run=True)
+    made = Ledger(source="A", destination="B", attributes={"StudyInstanceUID": "1.1"}, wanted={}, dry_run=True)
     made.wanted = {"1.1.1.1": ""}
     made.would_store("1.1.1.1")
     assert all(outcome.dry_run is True for outcome in told(made, itemize=True))

@@ -9,7 +9,8 @@ import stat
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
 
-from dcmsync.contract import Landed, LandedAs
+from dcmsync.contract import Landed, LandedAs, Origin
+from dcmsync.endpoints.folder.adoption import adopt
 from dcmsync.endpoints.folder.arrivals import (
     Job,
     Settings,
@@ -50,12 +51,14 @@ class Approach:
         self._staging = staging
         self._settings = settings
         self._folders = folders
+        self._memory: bytearray | memoryview | None = job.memory
         self._staged = job.staged
         self._descriptor = job.descriptor
         self._digest = job.file_digest
         self._values: Values = {}
         self._path = ""
         self._note = ""
+        self._copied = ""  # why it was not linked, though that was asked for
         self._landed: Landed | None = None
 
     def take(self, step: "Callable[[Approach], None]") -> None:
@@ -68,7 +71,10 @@ class Approach:
             self._fail_by(trouble)
 
     def check(self) -> None:
-        """Judges the data set, and asks for its name."""
+        """Judges the data set, and asks for its name. What was left where it came from is taken first."""
+        if self._job.origin is not None and not self._adopt(self._job.origin):
+            self._end("failed", "changed", "the file changed, or vanished, while it was taken")
+            return
         wanted = self._settings.wanted | IDENTITY
         found = walk(self._data_set(), self._job.arrival.transfer_syntax_uid, wanted=wanted)
         self._values = found.values
@@ -90,19 +96,24 @@ class Approach:
 
     def write(self) -> None:
         """Writes what is still in memory, and hashes it."""
-        if self._job.memory is None:
+        if self._memory is None:
             return
         self._staged, self._descriptor = self._staging.create()
-        write_all(self._descriptor, [memoryview(self._job.head), memoryview(self._job.memory)])
+        write_all(self._descriptor, [memoryview(self._job.head), memoryview(self._memory)])
         _start_writing_back(self._descriptor)
-        file_hash = self._settings.hasher()
-        file_hash.update(self._job.head)
-        file_hash.update(self._job.memory)
-        self._digest = file_hash.hexdigest()
+        if not self._digest:
+            file_hash = self._settings.hasher()
+            file_hash.update(self._job.head)
+            file_hash.update(self._memory)
+            self._digest = file_hash.hexdigest()
 
     def flush(self) -> None:
         """Makes the octets durable. A failure is final: the kernel may have dropped them (fsync is never repeated)."""
-        os.fsync(self._descriptor)
+        try:
+            os.fsync(self._descriptor)
+        except OSError as trouble:  # the file that a link leads to may lie where nothing is ever written
+            if self._job.origin is None or trouble.errno not in (errno.EINVAL, errno.EROFS):
+                raise
 
     def name(self) -> None:
         """Gives the file its final name, or says what has it."""
@@ -172,6 +183,8 @@ class Approach:
         try:
             descriptor = os.open(name, _READ, dir_fd=folder_fd)
         except OSError as trouble:
+            if self._settings.transfer == "symlink" and self._is_origin(folder_fd, name):
+                return "present", "", ""
             if trouble.errno in (errno.ELOOP, errno.ENXIO, errno.EMLINK):
                 return "conflict", "blocked", "something that is no regular file has the name"
             raise
@@ -197,6 +210,26 @@ class Approach:
         finally:
             os.close(descriptor)
 
+    def _adopt(self, origin: Origin) -> bool:
+        """Takes the file that it comes from; false when that is no longer what it was."""
+        settings = self._settings
+        taken = adopt(
+            origin, settings.transfer, self._staging, settings.hasher, memory_octets=settings.memory_octets
+        )
+        if taken is None:
+            return False
+        self._memory = None if taken.memory is None else memoryview(taken.memory)[len(origin.head) :]
+        self._descriptor, self._staged, self._digest = taken.descriptor, taken.staged, taken.digest
+        self._copied = taken.note
+        return True
+
+    def _is_origin(self, folder_fd: int, name: str) -> bool:
+        """Whether a symbolic link leads to the very file that the instance comes from."""
+        try:
+            return os.path.samestat(os.stat(name, dir_fd=folder_fd), os.fstat(self._descriptor))
+        except OSError:
+            return False
+
     def _is_same(self, held: Source, offset: int, size: int) -> bool:
         """Whether the data set of a file is, octet by octet, the one that arrived."""
         if size - offset != self._job.size:
@@ -209,8 +242,8 @@ class Approach:
 
     def _data_set(self) -> Source:
         """The octets that arrived."""
-        if self._job.memory is not None:
-            return self._job.memory
+        if self._memory is not None:
+            return self._memory
         descriptor, begin, size = self._descriptor, len(self._job.head), self._job.size
 
         def read_at(offset: int, length: int) -> bytes:
@@ -223,6 +256,7 @@ class Approach:
 
     def _end(self, outcome: LandedAs, reason: str, message: str) -> None:
         status = os.fstat(self._descriptor) if outcome == "stored" else None
+        copied = self._copied if outcome == "stored" else ""
         self._landed = Landed(
             arrival=self._job.arrival,
             outcome=outcome,
@@ -235,8 +269,8 @@ class Approach:
             device=status.st_dev if status else 0,
             inode=status.st_ino if status else 0,
             mtime_ns=status.st_mtime_ns if status else 0,
-            reason=reason,
-            message=message or self._note,
+            reason=reason or ("copied" if copied else ""),
+            message=message or copied or self._note,
         )
 
     def _fail_by(self, trouble: OSError) -> None:

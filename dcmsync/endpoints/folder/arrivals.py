@@ -8,11 +8,11 @@ as to end what cannot become a data set.
 import errno
 import os
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from dcmsync.contract import Arrival, Expected
+from dcmsync.contract import Arrival, Expected, Origin
 from dcmsync.endpoints.folder.staging import Staging
 from dcmsync.errors import LocalTrouble, RemoteProtocolError
 from dcmsync.wire.codings import DEFLATED
@@ -38,6 +38,8 @@ _TROUBLE = {
     errno.ESTALE: "the network file system of the destination went away",
 }
 
+Transfer = Literal["copy", "link", "symlink"]
+"""How a file of this machine comes to stand in a folder: as a copy, as a hard link, or as a symbolic link."""
 
 
 class Hasher(Protocol):
@@ -51,7 +53,10 @@ class Hasher(Protocol):
 
 
 class Job(Struct, frozen=True, kw_only=True):
-    """An instance that has arrived completely. Its data set is in `memory`, or behind `head` in the staging file."""
+    """An instance that has arrived completely. Its data set is in `memory`, or behind `head` in the staging file.
+
+    With an `origin` nothing was written: all of it, head included, is still in that file.
+    """
 
     arrival: Arrival
     expected: Expected
@@ -61,6 +66,7 @@ class Job(Struct, frozen=True, kw_only=True):
     staged: str = ""
     descriptor: int = -1
     file_digest: str = ""
+    origin: Origin | None = None
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -71,6 +77,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     hasher: Callable[[], Hasher]
     completed: Callable[[Job], None]
     force: bool = False
+    transfer: Transfer = "copy"
     memory_octets: int = MEMORY_OCTETS
     file_mode: int = 0o600
     folder_mode: int = 0o700
@@ -85,7 +92,10 @@ class Sink:
         self._staging = staging
         self._settings = settings
         self._memory: bytearray | None = bytearray()
-        self._head = file_meta(arrival.sop_class_uid, arrival.sop_instance_uid, arrival.transfer_syntax_uid)
+        self._head = arrival.head or file_meta(
+            arrival.sop_class_uid, arrival.sop_instance_uid, arrival.transfer_syntax_uid
+        )
+        self._origin: Origin | None = None
         self._size = 0
         self._look_at = FIRST_LOOK_OCTETS
         self._staged = ""
@@ -93,8 +103,13 @@ class Sink:
         self._file_hash: Hasher | None = None
 
     def adopt(self) -> bool:
-        """Octets are needed."""
-        return False
+        """Leaves the octets where they are until it lands. False when the file has no head that could be kept."""
+        origin = self._arrival.origin
+        if origin is None or not self._arrival.head or self._arrival.head != origin.head:
+            return False
+        self._origin, self._memory = origin, None
+        self._size = origin.stamp.size - len(origin.head)
+        return True
 
     def write(self, pieces: Sequence[memoryview]) -> None:
         """Takes the next octets. Raises LocalTrouble, RemoteProtocolError; the caller then discards."""
@@ -127,6 +142,7 @@ class Sink:
                 staged=self._staged,
                 descriptor=self._descriptor,
                 file_digest=self._file_hash.hexdigest() if self._file_hash else "",
+                origin=self._origin,
             )
         )
         self._memory, self._descriptor, self._staged = None, -1, ""

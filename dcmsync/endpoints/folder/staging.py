@@ -36,9 +36,13 @@ class Staging:
                 self.fd, self._lock_fd = held
                 return
 
+    def next_name(self) -> str:
+        """A name in the folder `fd` that nothing has."""
+        return str(next(self._names))
+
     def create(self) -> tuple[str, int]:
         """A new empty file: its name in the folder `fd`, and its descriptor. Raises OSError."""
-        name = str(next(self._names))
+        name = self.next_name()
         return name, os.open(name, _CREATE, self._file_mode, dir_fd=self.fd)
 
     def remove(self, name: str) -> None:

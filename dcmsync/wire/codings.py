@@ -60,6 +60,7 @@ class Coding(Struct, frozen=True, kw_only=True):
     short: frozenset[int]
     long: dict[int, bool]  # VR -> whether an undefined length means fragments
     names: dict[int, str]
+    sq: int
     un: int
     item: int
     item_end: int
@@ -118,6 +119,7 @@ def _make(uid: str, order: str, *, implicit: bool) -> Coding:
         short=frozenset(map(vr, _SHORT_VRS)),
         long={vr(letters): letters in _FRAGMENT_VRS for letters in _LONG_VRS},
         names={vr(letters): letters for letters in _VRS},
+        sq=vr("SQ"),
         un=vr("UN"),
         item=tag(0xFFFEE000),
         item_end=tag(0xFFFEE00D),

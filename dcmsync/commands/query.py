@@ -60,42 +60,21 @@ def run(arguments: Namespace, streams: Streams) -> ExitStatus:
     import anyio
 
     from dcmsync.commands.places import Places
+    from dcmsync.commands.question import question
     from dcmsync.net.patience import Watch
 
     is_expanding = arguments.endpoint == "-"
     if is_expanding and not streams.stdin_is_pipe:
         raise UsageError("there are no records on standard input", advice="Pipe some in: dcmsync query ... |")
-    query, is_inside = _query(arguments, is_expanding=is_expanding)
     with Watch() as watch:
-        asking = _Asking(arguments, streams, Places(arguments, watch, streams), query, is_inside)
+        places = Places(arguments, watch, streams)
+        needs_key = not is_expanding and not places.is_local(arguments.endpoint)
+        query, is_inside = question(arguments, arguments.key, needs_key=needs_key)
+        asking = _Asking(arguments, streams, places, query, is_inside)
         if is_expanding:
             return anyio.run(asking.expand)
         asking.places.open(arguments.endpoint)  # a word that is no place is an error before anything else
         return anyio.run(asking.ask)
-
-
-def _query(arguments: Namespace, *, is_expanding: bool) -> tuple[Query, Judge]:
-    """What is asked, and which answers are inside --since and --until. Raises UsageError."""
-    from datetime import datetime
-
-    from dcmsync.contract import Level
-    from dcmsync.plan import levels, window
-    from dcmsync.wire.dataset import tag_of
-
-    keys, wanted = levels.read_words(arguments.key)
-    level = Level[arguments.level.upper()] if arguments.level else levels.deepest([*keys, *wanted])
-    wanted += [keyword for words in vars(arguments)["return"] for keyword in words.split(",")]
-    for keyword in (*keys, *wanted):
-        tag_of(keyword)
-    levels.check(keys, level)
-    bounds = (arguments.since, arguments.until, datetime.now())  # local time, as StudyTime is
-    if arguments.since or arguments.until:
-        if "StudyDate" in keys:
-            raise UsageError("StudyDate and --since or --until ask for two things", advice="Give one of them")
-        keys["StudyDate"] = window.study_date(*bounds)
-    if not (keys or arguments.all or is_expanding):
-        raise UsageError("this would ask for everything", advice="Give a KEY=VALUE or --since, or allow it with --all")
-    return levels.Query(level=level, keys=keys, wanted=tuple(wanted)), window.judge(*bounds)
 
 
 class _Asking:

@@ -1,6 +1,6 @@
 """What a folder holds, in memory: studies, series and instances with the attributes that queries may ask for.
 
-Owns the tree, its counts, and which attributes are kept at which level. Refuses to read files and to judge matches.
+Owns the tree and its counts. Refuses to read files and to judge matches.
 
 Theory of operation: attributes of patient, study and series are kept once, from the first instance met; an instance
 keeps a short tuple of values. What can be counted is counted when asked. Nothing is kept of pixel data, sequences or
@@ -16,10 +16,8 @@ from sys import intern
 from msgspec import Struct
 
 from dcmsync.endpoints.folder.scan import Found
-from dcmsync.wire import dataset
+from dcmsync.wire import kept
 
-_MAX_TEXT = 256  # characters of one kept value; no VR of the attributes below promises more than 64
-_MAX_VALUES = 32  # values of one attribute
 _MAX_UID = 64  # PS3.5 §9.1
 
 
@@ -39,33 +37,10 @@ UNIQUE = {
     Depth.IMAGE: "SOPInstanceUID",
 }
 
-_PATIENT = (
-    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "PatientBirthTime", "IssuerOfPatientID",
-    "OtherPatientIDs", "OtherPatientNames", "EthnicGroup",
-)  # fmt: skip
-_STUDY = (
-    "StudyInstanceUID", "StudyDate", "StudyTime", "StudyDescription", "StudyID", "AccessionNumber",
-    "ReferringPhysicianName", "NameOfPhysiciansReadingStudy", "AdmittingDiagnosesDescription", "PatientAge",
-    "PatientSize", "PatientWeight",
-)  # fmt: skip
-_SERIES = (
-    "SeriesInstanceUID", "Modality", "SeriesNumber", "SeriesDescription", "SeriesDate", "SeriesTime",
-    "BodyPartExamined", "ProtocolName", "Laterality", "PatientPosition", "FrameOfReferenceUID", "OperatorsName",
-    "PerformingPhysicianName", "StationName", "Manufacturer", "ManufacturerModelName", "InstitutionName",
-    "InstitutionalDepartmentName", "PerformedProcedureStepID", "PerformedProcedureStepStartDate",
-    "PerformedProcedureStepStartTime", "PerformedProcedureStepDescription", "SequenceName", "SoftwareVersions",
-    "DeviceSerialNumber",
-)  # fmt: skip
-_IMAGE = (
-    "InstanceNumber", "ImageType", "ContentDate", "ContentTime", "AcquisitionDate", "AcquisitionTime",
-    "AcquisitionNumber", "Rows", "Columns", "NumberOfFrames", "SliceLocation",
-)  # fmt: skip
-_KEPT = {Depth.PATIENT: _PATIENT, Depth.STUDY: _STUDY, Depth.SERIES: _SERIES, Depth.IMAGE: _IMAGE}
-_PLACE_IN_TUPLE = {keyword: place for place, keyword in enumerate(_IMAGE)}
+_KEPT = {Depth.PATIENT: kept.PATIENT, Depth.STUDY: kept.STUDY, Depth.SERIES: kept.SERIES, Depth.IMAGE: kept.IMAGE}
+_PLACE_IN_TUPLE = {keyword: place for place, keyword in enumerate(kept.IMAGE)}
 
-WANTED = frozenset(dataset.tag_of(keyword) for keywords in _KEPT.values() for keyword in keywords) | {
-    dataset.SPECIFIC_CHARACTER_SET
-}
+WANTED = kept.TAGS
 """The tags that a scan must bring for `Index.add`."""
 
 
@@ -127,13 +102,13 @@ class Index:
         known = self.images.get(found.sop_instance_uid)
         if known is not None and known.path != found.path:
             return "the same SOP Instance UID as another file"
-        values = _plain(found)
+        values = kept.plain_values(found.values, found.encoding or found.transfer_syntax_uid)
         study = self._study(found.study_uid, values)
         series = study.series.get(found.series_uid)
         if series is None:
-            kept = {keyword: values[keyword] for keyword in _SERIES if keyword in values}
-            kept["SeriesInstanceUID"] = found.series_uid
-            series = study.series[found.series_uid] = Series(kept, {})
+            alike = {keyword: values[keyword] for keyword in kept.SERIES if keyword in values}
+            alike["SeriesInstanceUID"] = found.series_uid
+            series = study.series[found.series_uid] = Series(alike, {})
         study.sop_classes.add(found.sop_class_uid)
         image = Image(
             uid=found.sop_instance_uid,
@@ -143,7 +118,7 @@ class Index:
             size=found.size,
             mtime_ns=found.mtime_ns,
             data_set_offset=found.data_set_offset,
-            values=_shared(tuple(values.get(keyword) for keyword in _IMAGE), series),
+            values=_shared(tuple(values.get(keyword) for keyword in kept.IMAGE), series),
         )
         series.images[image.uid] = self.images[image.uid] = image
         return ""
@@ -160,10 +135,10 @@ class Index:
     def _study(self, uid: str, values: Mapping[str, object]) -> Study:
         study = self.studies.get(uid)
         if study is None:
-            kept = {keyword: values[keyword] for keyword in (*_PATIENT, *_STUDY) if keyword in values}
-            kept["StudyInstanceUID"] = uid
-            study = self.studies[uid] = Study(kept, {}, set())
-            self.patients.setdefault(str(kept.get("PatientID", "")), {})[uid] = study
+            alike = {keyword: values[keyword] for keyword in (*kept.PATIENT, *kept.STUDY) if keyword in values}
+            alike["StudyInstanceUID"] = uid
+            study = self.studies[uid] = Study(alike, {}, set())
+            self.patients.setdefault(str(alike.get("PatientID", "")), {})[uid] = study
         return study
 
     def _value(self, thing: Thing, keyword: str) -> object:
@@ -217,12 +192,6 @@ DEPTH_OF: dict[str, Depth] = {
 """Every keyword that can be asked for -> the level that it belongs to."""
 
 
-def _plain(found: Found) -> dict[str, object]:
-    """The plain values of a file that are short enough to keep, and of the kind that PS3.6 promises."""
-    decoded = dataset.decode_values(found.values, found.encoding or found.transfer_syntax_uid)
-    return {keyword: value for keyword, value in decoded.items() if _is_fit(keyword, value)}
-
-
 def _shared(values: tuple[object, ...], series: Series) -> tuple[object, ...]:
     """The same values, where they equal those of the series' latest image as the very same objects.
 
@@ -233,11 +202,3 @@ def _shared(values: tuple[object, ...], series: Series) -> tuple[object, ...]:
         return values
     latest = next(reversed(series.images.values())).values
     return tuple(old if old == new else new for old, new in zip(latest, values, strict=True))
-
-
-def _is_fit(keyword: str, value: object) -> bool:
-    if isinstance(value, list):
-        return len(value) <= _MAX_VALUES and all(_is_fit(keyword, item) for item in value)
-    if isinstance(value, str):
-        return len(value) <= _MAX_TEXT and keyword not in ("Rows", "Columns")
-    return isinstance(value, int | float)

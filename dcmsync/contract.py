@@ -56,11 +56,13 @@ class Ask(Struct, frozen=True, kw_only=True):
 class Ending(Struct, frozen=True, kw_only=True):
     """How an operation ended. `status` is the DIMSE status, `why` says it in words.
 
-    `truncated`: the list of answers may be cut short. `may_pass`: trying again may help.
+    `truncated`: the list of answers may be cut short. `may_pass`: trying again may help. `is_last_word`: the place
+    gave all it can, so that asking in parts would bring nothing more.
     """
 
     status: int = 0
     truncated: bool = False
+    is_last_word: bool = False
     may_pass: bool = False
     why: str = ""
 
@@ -266,7 +268,7 @@ class Landed(Struct, frozen=True, kw_only=True):
 
     `path` is relative to the destination. `reason` is a word for programs, `message` one for people, without patient
     data. `trouble` is set when the machine is to blame, so that the run should end. `digest` is of the whole file as
-    written; that of a file that was present is not known.
+    written; that of a file that was present is not known. `content` is of the data set, which is the same for both.
     """
 
     arrival: Arrival
@@ -274,6 +276,7 @@ class Landed(Struct, frozen=True, kw_only=True):
     path: str = ""
     size: int = 0
     digest: str = ""
+    content: str = ""
     study_uid: str = ""
     series_uid: str = ""
     values: Mapping[int, tuple[str, bytes]] = {}

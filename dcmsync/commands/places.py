@@ -51,6 +51,7 @@ class Places:
             watch=self._watch,
             catalogue=self.catalogue,
             skipped=lambda path, why: self._streams.note(f"passed by: {why}"),
+            warn=self._streams.warn,
         )
         return open_place(self.parse(word), setting)
 

@@ -21,7 +21,8 @@ KINDS: dict[type, str] = {
 
 class Setting(Struct, frozen=True, kw_only=True):
     """What a place is opened with. Remote ones: who we are there, and how patient to be. Local ones: `catalogue`
-    gives what is remembered of the place at a path, `skipped` hears the path and why of what is passed by.
+    gives what is remembered of the place at a path, `skipped` hears the path and why of what is passed by, `warn` what
+    may surprise.
     """
 
     calling_ae: str
@@ -29,6 +30,7 @@ class Setting(Struct, frozen=True, kw_only=True):
     watch: "Watch"
     catalogue: Callable[[str], Catalogue]
     skipped: Callable[[str, str], None]
+    warn: Callable[[str], None]
 
 
 def open_place(locator: Locator, setting: Setting) -> Source:

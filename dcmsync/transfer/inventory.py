@@ -117,6 +117,10 @@ class Inventory:
                         yield answer
             is_part = True
             unconfirmed -= marks
+            if ending.is_last_word:
+                if ending.truncated:
+                    self._incomplete(ending.why)
+                continue
             if not (ending.truncated or split.is_suspicious(spread.count)):
                 continue
             if claimed is None and not (is_narrowed or keys[level.unique_key]):

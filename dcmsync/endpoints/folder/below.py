@@ -1,7 +1,8 @@
 """Folders below a root, opened so that no link leads out of it, and made durable.
 
-Owns opening and creating them component by component, and knowing which are durable in their parents. Refuses links in
-every component below the root; the root itself is the user's word and may be one.
+Owns opening and creating them component by component, opening files in the same way, and knowing which folders are
+durable in their parents. Refuses links in every component below the root; the root itself is the user's word and may
+be one.
 """
 
 import os
@@ -10,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _MAX_REMEMBERED = 100_000
 
 
@@ -90,3 +92,19 @@ class Folders:
         self._unsynced.clear()
         self._entered.clear()
         return failed
+
+
+def open_file(root: str, path: str) -> int:
+    """The descriptor of what is at `path` below `root`, for reading; a link on the way leads nowhere, even one that has
+    just been put there. Raises OSError: ELOOP or ENOTDIR for a link.
+    """
+    folder_fd = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        *folders, name = path.split("/")
+        for folder in folders:
+            deeper_fd = os.open(folder, _FOLDER, dir_fd=folder_fd)
+            os.close(folder_fd)
+            folder_fd = deeper_fd
+        return os.open(name, _FILE, dir_fd=folder_fd)
+    finally:
+        os.close(folder_fd)

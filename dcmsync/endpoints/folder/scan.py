@@ -15,6 +15,7 @@ from dcmsync.wire.part10 import text, walk_file
 from dcmsync.wire.source import WINDOW_OCTETS, Distant, Source, Values
 
 OWN_PREFIX = ".dcmsync-"  # names that are ours: staging folders
+A_LINK = "a symbolic link"  # why links are passed by
 
 SOP_CLASS_UID = 0x00080016
 SOP_INSTANCE_UID = 0x00080018
@@ -95,7 +96,7 @@ def walk_tree(root: str, *, skipped: Skip = lambda path, why: None) -> Iterator[
         for entry in entries:
             path = f"{folder}/{entry.name}" if folder else entry.name
             if entry.is_symlink():
-                skipped(path, "a symbolic link")
+                skipped(path, A_LINK)
             elif entry.is_dir(follow_symlinks=False):
                 if not entry.name.startswith(OWN_PREFIX):
                     folders.append(path)
@@ -113,12 +114,17 @@ def examine(root: str, path: str, *, wanted: frozenset[int] = frozenset()) -> Fo
     except FileNotFoundError:
         return None
     try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            return None
-        return _found(path, status, source_of(descriptor, status.st_size), wanted)
+        return examine_open(descriptor, path, wanted=wanted)
     finally:
         os.close(descriptor)
+
+
+def examine_open(descriptor: int, path: str, *, wanted: frozenset[int] = frozenset()) -> Found | None:
+    """The file that is open; None when it is no regular one. Raises OSError when it cannot be read."""
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    return _found(path, status, source_of(descriptor, status.st_size), wanted)
 
 
 def source_of(descriptor: int, size: int) -> Source:

@@ -1,9 +1,91 @@
-"""The digest of an instance's octets: the door to xxhash.
+"""The two digests of an instance: the door to xxhash.
 
-XXH3-128, written `xxh3:` and 32 hexadecimal digits. `file` is over every octet of the file as it stands.
+Both are XXH3-128, written `xxh3:` and 32 hexadecimal digits. That of a file is over every octet as it stands; that of
+its content over the data set in its normal form (`wire.content`; dcmsync-records(5), DIGESTS). Owns computing both in
+one pass over the disk. Refuses to say what follows from them.
 """
 
+import os
+
+from msgspec import Struct
 from xxhash import xxh3_128
+
+from dcmsync.wire.content import CHUNK_OCTETS, write_normal_form
+from dcmsync.wire.elements import Walk
+from dcmsync.wire.part10 import Head, walk_file
+from dcmsync.wire.source import Distant, Source
 
 hasher = xxh3_128
 """Makes a running digest: `update(octets)`, `hexdigest()`."""
+
+
+class Reading(Struct, frozen=True, kw_only=True):
+    """What reading a whole file tells. `content` is "" where its data set is not whole; `walk` says why."""
+
+    digest: str
+    content: str
+    head: Head
+    walk: Walk
+
+
+def content_of(source: Source, transfer_syntax_uid: str, offset: int) -> str:
+    """The digest of the content of the data set that begins at `offset`; "" where that is not whole."""
+    digest = hasher()
+    return digest.hexdigest() if write_normal_form(source, transfer_syntax_uid, digest.update, offset=offset) else ""
+
+
+def read_whole(descriptor: int, size: int, *, wanted: frozenset[int] = frozenset()) -> Reading:
+    """Both digests of an open file, and its walk with the values of `wanted`. Raises OSError.
+
+    Every octet is read from the disk once, from the first to the last. What is read again comes from the page cache:
+    headers, in files beyond a chunk; values beyond two chunks that begin as sequences do in implicit VR; and deflated
+    data sets, which are inflated more than once.
+    """
+    once = _Once(descriptor, size)
+    source: Source = once.read_at(0, size) if size <= CHUNK_OCTETS else Distant(once.read_at, size)
+    head, walk = walk_file(source if isinstance(source, bytes) else Distant(once.read_again, size), wanted=wanted)
+    content = content_of(source, head.transfer_syntax_uid, head.data_set_offset) if walk.is_whole else ""
+    return Reading(digest=once.finish(), content=content, head=head, walk=walk)
+
+
+class _Once:
+    """Reads a file forward, chunk by chunk, hashes each, and keeps the last two."""
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        self._descriptor = descriptor
+        self._size = size
+        self._hash = hasher()
+        self._base = 0
+        self._earlier = b""
+        self._latest = b""
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """At most `length` octets, no more than a chunk, at `offset`. Raises OSError."""
+        while self._base + len(self._earlier) + len(self._latest) < offset + length and self._next():
+            pass
+        begin = offset - self._base
+        if begin < 0:
+            return self.read_again(offset, length)
+        middle = len(self._earlier)
+        if begin >= middle:
+            return self._latest[begin - middle : begin - middle + length]
+        return self._earlier[begin : begin + length] + self._latest[: max(begin + length - middle, 0)]
+
+    def read_again(self, offset: int, length: int) -> bytes:
+        """At most `length` octets at `offset`, which are not hashed. Raises OSError."""
+        return os.pread(self._descriptor, max(min(length, self._size - offset), 0), offset)
+
+    def finish(self) -> str:
+        """The digest, after what is left. Raises OSError."""
+        while self._next():
+            pass
+        return self._hash.hexdigest()
+
+    def _next(self) -> bool:
+        """Reads and hashes the next chunk; false at the end."""
+        offset = self._base + len(self._earlier) + len(self._latest)
+        octets = self.read_again(offset, CHUNK_OCTETS)
+        self._hash.update(octets)
+        if octets:
+            self._base, self._earlier, self._latest = self._base + len(self._earlier), self._latest, octets
+        return bool(octets)

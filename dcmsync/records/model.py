@@ -59,7 +59,7 @@ class Series(_Thing, frozen=True, kw_only=True, omit_defaults=True, tag="series"
 
 
 class Instance(_Thing, frozen=True, kw_only=True, omit_defaults=True, tag="instance"):
-    """One instance; `path`, `size` (octets) and `digest` where its file is known."""
+    """One instance; `path`, `size` (octets), `digest` and `content` where its file is known."""
 
     SeriesInstanceUID: str
     SOPInstanceUID: str
@@ -71,6 +71,7 @@ class Instance(_Thing, frozen=True, kw_only=True, omit_defaults=True, tag="insta
     path: Text = UNSET
     size: Number = UNSET
     digest: Text = UNSET
+    content: Text = UNSET
 
 
 class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="outcome"):
@@ -93,6 +94,7 @@ class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="outcom
     path: Text = UNSET
     size: Number = UNSET
     digest: Text = UNSET
+    content: Text = UNSET
     reason: Text = UNSET
     message: Text = UNSET
     status: Text = UNSET

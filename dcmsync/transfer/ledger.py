@@ -93,6 +93,8 @@ class Ledger:
                 common["size"] = verdict.size
             if verdict.digest:
                 common["digest"] = f"xxh3:{verdict.digest}"
+            if verdict.content:
+                common["content"] = f"xxh3:{verdict.content}"
             if verdict.reason:
                 common |= {"reason": verdict.reason, "message": verdict.message}
         else:

@@ -25,6 +25,8 @@ from dcmsync.wire.codings import (
     DEFLATED,
     EXPLICIT_LITTLE,
     IMPLICIT,
+    IMPLICIT_LITTLE,
+    LAST_FIRST_GROUP,
     UNDEFINED,
     Coding,
     declared,
@@ -234,9 +236,15 @@ def coding_of(window: Window, transfer_syntax_uid: str, offset: int) -> Coding |
     met = guess(head)
     if met is None or (said is not None and met == said.uid):
         return said
+    if said is not None and not said.implicit and met != IMPLICIT_LITTLE and _first_group(head, met) > LAST_FIRST_GROUP:
+        return said
     if said is not None and said.implicit and int.from_bytes(head[4:8], "little") <= window.end - offset - 8:
         return said
     return CODINGS[met]
+
+
+def _first_group(head: bytes, uid: str) -> int:
+    return int.from_bytes(head[:2], "little" if CODINGS[uid].little else "big")
 
 
 def inflate(source: Source, offset: int) -> Source | Walk:

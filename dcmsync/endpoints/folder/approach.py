@@ -55,6 +55,7 @@ class Approach:
         self._staged = job.staged
         self._descriptor = job.descriptor
         self._digest = job.file_digest
+        self._content = ""
         self._values: Values = {}
         self._path = ""
         self._note = ""
@@ -93,6 +94,8 @@ class Approach:
             self._path = self._settings.place(found.values, self._job.arrival)
             if not is_below(self._path):
                 self._end("failed", "path", "the layout gives no path below the destination")
+            elif self._settings.content is not None:
+                self._content = self._settings.content(self._data_set(), self._job.arrival.transfer_syntax_uid, 0)
 
     def write(self) -> None:
         """Writes what is still in memory, and hashes it."""
@@ -263,6 +266,7 @@ class Approach:
             path=self._path,
             size=len(self._job.head) + self._job.size,
             digest=self._digest if outcome == "stored" else "",
+            content=self._content if outcome in ("stored", "present") else "",
             study_uid=self._uid(STUDY_INSTANCE_UID),
             series_uid=self._uid(SERIES_INSTANCE_UID),
             values=self._values,

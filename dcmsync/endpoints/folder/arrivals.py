@@ -76,6 +76,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     wanted: frozenset[int]  # what `place` needs
     hasher: Callable[[], Hasher]
     completed: Callable[[Job], None]
+    content: Callable[[Source, str, int], str] | None = None  # source, transfer syntax UID, offset -> content digest
     force: bool = False
     transfer: Transfer = "copy"
     memory_octets: int = MEMORY_OCTETS

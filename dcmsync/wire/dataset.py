@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from types import ModuleType
@@ -124,6 +124,11 @@ def tag_of(keyword: str) -> int:
     raise UsageError(
         f"{keyword!r} is no DICOM keyword", advice=f"Did you mean {near[0]}?" if near else "See PS3.6 for the keywords"
     )
+
+
+def keywords() -> Iterable[str]:
+    """Every keyword of PS3.6, those of repeating groups too."""
+    return [row[4] for table in (_tables().DicomDictionary, _tables().RepeatersDictionary) for row in table.values()]
 
 
 def encode_identifier(keys: Mapping[str, str], level: str, transfer_syntax_uid: str) -> bytes:

@@ -266,8 +266,9 @@ LandedAs = Literal["stored", "present", "conflict", "failed"]
 class Landed(Struct, frozen=True, kw_only=True):
     """What became of an instance. "stored" and "present" are durable.
 
-    `path` is relative to the destination. `reason` is a word for programs, `message` one for people, without patient
-    data. `trouble` is set when the machine is to blame, so that the run should end. `digest` is of the whole file as
+    `path` is relative to the destination. `arrival` has lost its origin where that file is the one that stands there,
+    so that it must stay. `reason` is a word for programs, `message` one for people, without patient data.
+    `trouble` is set when the machine is to blame, so that the run should end. `digest` is of the whole file as
     written; that of a file that was present is not known. `content` is of the data set, which is the same for both.
     """
 

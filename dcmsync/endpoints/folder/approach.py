@@ -9,6 +9,8 @@ import stat
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
 
+from msgspec import structs
+
 from dcmsync.contract import Landed, LandedAs, Origin
 from dcmsync.endpoints.folder.adoption import adopt
 from dcmsync.endpoints.folder.arrivals import (
@@ -60,6 +62,7 @@ class Approach:
         self._path = ""
         self._note = ""
         self._copied = ""  # why it was not linked, though that was asked for
+        self._is_itself = False  # whether the file stands at the destination because that is where it comes from
         self._landed: Landed | None = None
 
     def take(self, step: "Callable[[Approach], None]") -> None:
@@ -127,6 +130,7 @@ class Approach:
             outcome, reason, message = self._name_in(folder_fd, candidate)
             if reason != "taken":
                 break
+        self._is_itself = self._settings.transfer == "symlink" or self._is_from(folder_fd, candidate)
         if outcome in ("stored", "present"):
             self._folders.changed(folder)
         self._end(outcome, reason, message)
@@ -226,6 +230,17 @@ class Approach:
         self._copied = taken.note
         return True
 
+    def _is_from(self, folder_fd: int, name: str) -> bool:
+        """Whether this very entry of this very folder is the one that the instance comes from."""
+        if self._job.origin is None:
+            return False
+        folder, origin_name = os.path.split(self._job.origin.path)
+        try:
+            is_same_folder = os.path.samestat(os.stat(folder), os.fstat(folder_fd))
+        except OSError:
+            return True  # nobody can tell
+        return is_same_folder and origin_name.casefold() == name.casefold()
+
     def _is_origin(self, folder_fd: int, name: str) -> bool:
         """Whether a symbolic link leads to the very file that the instance comes from."""
         try:
@@ -261,7 +276,7 @@ class Approach:
         status = os.fstat(self._descriptor) if outcome == "stored" else None
         copied = self._copied if outcome == "stored" else ""
         self._landed = Landed(
-            arrival=self._job.arrival,
+            arrival=structs.replace(self._job.arrival, origin=None) if self._is_itself else self._job.arrival,
             outcome=outcome,
             path=self._path,
             size=len(self._job.head) + self._job.size,

@@ -42,6 +42,7 @@ VERBS: Mapping[str, Row] = {
     "query": Row("dcmsync.commands.query", "ask a place what it holds; writes records"),
     "filter": Row("dcmsync.commands.filter", "keep the records that match; writes the very lines it read"),
     "pull": Row("dcmsync.commands.pull", "bring what the records name into a local folder; writes outcomes"),
+    "dump": Row("dcmsync.commands.dump", "show what is in files: DICOM JSON in a pipe, lines on a terminal"),
     "echo": Row("dcmsync.commands.echo", "see whether a node answers"),
     "serve": Row("dcmsync.commands.serve", "be a small DICOM node over a folder"),
     "demo": Row("dcmsync.commands.demo", "show query, filter and pull at work, on this machine alone"),

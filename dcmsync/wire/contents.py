@@ -123,7 +123,7 @@ class Contents:
         window = self._window
         at = PREAMBLE_OCTETS + 4 if window.peek(PREAMBLE_OCTETS, 4) == b"DICM" else 4 * (window.peek(0, 4) == b"DICM")
         end = self.head.data_set_offset if self.state == "whole" else len(window.octets)
-        yield from self._read(window, CODINGS[EXPLICIT_LITTLE], at, end)
+        yield from self._read(window, CODINGS[EXPLICIT_LITTLE], at, end, kept=MAX_TEXT_OCTETS)
 
     def data_set(self) -> Iterator[Event]:
         """The data set, as far as it can be read."""
@@ -157,9 +157,11 @@ class Contents:
     def _fail(self, offset: int, reason: str) -> None:
         self.state, self.offset, self.reason = "truncated", offset, reason
 
-    def _read(self, window: Window, coding: Coding, at: int, end: int) -> Iterator[Event]:
-        """The events of the elements from `at` to `end`."""
-        nest = [_Level(coding=coding, limit=end, is_item=True)]
+    def _read(
+        self, window: Window, coding: Coding, at: int, end: int, *, kept: int = MAX_INLINE_OCTETS
+    ) -> Iterator[Event]:
+        """The events of the elements from `at` to `end`. Of the top level, no bulk data up to `kept` octets stays."""
+        nest = [_Level(coding=coding, limit=end, is_item=True, kept=kept)]
         try:
             while nest:
                 level = nest[-1]
@@ -223,6 +225,7 @@ class _Level(Struct, kw_only=True):
     is_signed: bool = False  # what `US or SS` means (PS3.3 §C.7.6.3)
     count: int = 0
     character_set: bytes = b""
+    kept: int = MAX_INLINE_OCTETS
 
 
 _Steps = Generator[Event, None, tuple[int, _Level | None]]
@@ -313,7 +316,7 @@ def _elements(window: Window, level: _Level, at: int) -> _Steps:
                 is_delimited=length == UNDEFINED, has_fragments=has_fragments, is_signed=level.is_signed,
                 character_set=level.character_set,
             )
-        kept = MAX_INLINE_OCTETS if vr in BULK_VRS else MAX_TEXT_OCTETS
+        kept = level.kept if vr in BULK_VRS else MAX_TEXT_OCTETS
         octets = _octets(window, start, length if length <= kept else HEAD_OCTETS)
         if tag == SPECIFIC_CHARACTER_SET:
             level.character_set = octets

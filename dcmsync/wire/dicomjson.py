@@ -97,7 +97,9 @@ def write(parts: Iterable[Part], chunks: Callable[[int, int], Iterator[bytes]], 
 
 
 def attribute(element: Element, locate: Locate) -> bytes:
-    """The attribute object of one element, bulk data cut."""
+    """The attribute object of one element as it is in the file, with its own (0008,0005); bulk data cut."""
+    if element.tag == SPECIFIC_CHARACTER_SET:
+        return b'{"vr":"CS"' + _value("CS", element.octets, b"", element.little) + b"}"
     member = _member(element, "cut", locate)[0]
     assert isinstance(member, bytes)
     return member.partition(b":")[2]

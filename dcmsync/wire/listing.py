@@ -4,6 +4,7 @@ Owns how values look, and that nothing in a file can move a terminal: whatever i
 Refuses to read files; bulk data that is to be shown whole is left as a `Bulk` between the octets.
 """
 
+from binascii import b2a_base64
 from collections.abc import Iterable, Iterator
 
 from dcmsync.wire.codings import UNDEFINED
@@ -72,7 +73,11 @@ _ITEM = 0xFFFEE000
 
 def _element(element: Element, indent: str, bulk: BulkWord) -> list[Part]:
     count = _count(element)
-    if bulk == "base64" and element.length and (element.vr in BULK_VRS or not element.is_here):
+    if bulk == "base64" and element.is_here and element.vr in BULK_VRS and element.length:
+        octets = element.octets if element.little else turned(element.octets, UNITS.get(element.vr, 1))
+        text = b2a_base64(octets, newline=False).decode()
+        return _line(indent, element.tag, element.vr, text, element.length, count)
+    if bulk == "base64" and not element.is_here:
         unit = 1 if element.little else UNITS.get(element.vr, 1)
         line = _line(indent, element.tag, element.vr, "\0", element.length, count)
         return _around(line, Bulk(element.start, element.length, unit))
@@ -128,7 +133,9 @@ def _count(element: Element) -> int:
         return 0
     if vr in BULK_VRS or vr in SINGLE_VRS:
         return 1
-    return length // UNITS[vr] if vr in UNITS else element.octets.count(b"\\") + 1
+    if vr in UNITS:
+        return length // (4 if vr == "AT" else UNITS[vr])
+    return element.octets.count(b"\\") + 1
 
 
 def _hexadecimal(octets: bytes, unit: int) -> str:

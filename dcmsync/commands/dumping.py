@@ -18,7 +18,7 @@ from dcmsync.errors import ExitStatus
 from dcmsync.plan.selection import Selection
 from dcmsync.wire import contrast, dataset, dicomjson, listing
 from dcmsync.wire.choice import chosen
-from dcmsync.wire.contents import Contents, Element, Event, Opened
+from dcmsync.wire.events import Contents, Element, Event, Opened
 
 
 class Dumping:

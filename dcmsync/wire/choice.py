@@ -6,7 +6,7 @@ all that is in it, and any other is there for what is wanted within. Refuses to 
 
 from collections.abc import Callable, Iterable, Iterator
 
-from dcmsync.wire.contents import Closed, Element, Event, Item, ItemEnd, Opened
+from dcmsync.wire.events import Closed, Element, Event, Item, ItemEnd, Opened
 
 Judge = Callable[[int], bool | None]
 """Wanted with all that is in it, unwanted with all that is in it, or None: only something in it may be wanted."""

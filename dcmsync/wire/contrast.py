@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator
 
 from msgspec import Struct
 
-from dcmsync.wire.contents import BULK_VRS, Closed, Element, Event, Fragment, Item, Opened
 from dcmsync.wire.dataset import decode_text
 from dcmsync.wire.dicomjson import UNITS, turned
+from dcmsync.wire.events import BULK_VRS, Closed, Element, Event, Fragment, Item, Opened
 
 MAX_DIFFERENCES = 200_000
 _TRAILING_PADDING = 0xFFFCFFFC

@@ -19,8 +19,8 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from dcmsync.wire.contents import BULK_VRS, Closed, Element, Event, Item, ItemEnd, Opened
 from dcmsync.wire.dataset import SPECIFIC_CHARACTER_SET, decode_text
+from dcmsync.wire.events import BULK_VRS, Closed, Element, Event, Item, ItemEnd, Opened
 
 MAX_JSON_OCTETS = 128 << 20  # of one object while it is folded, with what Python needs to hold it
 EXACT = 1 << 53  # integers up to this are exact in every reader of JSON

@@ -8,9 +8,9 @@ from binascii import b2a_base64
 from collections.abc import Iterable, Iterator
 
 from dcmsync.wire.codings import UNDEFINED
-from dcmsync.wire.contents import BULK_VRS, Closed, Element, Event, Fragment, Item, ItemEnd, Opened
 from dcmsync.wire.dataset import described
 from dcmsync.wire.dicomjson import SINGLE_VRS, UNITS, Bulk, BulkWord, Part, numbers, tags, texts, turned
+from dcmsync.wire.events import BULK_VRS, Closed, Element, Event, Fragment, Item, ItemEnd, Opened
 
 MAX_SHOWN = 64  # characters of a value, unless all is wanted: what fits is never cut
 _ELLIPSIS = "..."

@@ -41,7 +41,9 @@ class Row(NamedTuple):
 VERBS: Mapping[str, Row] = {
     "query": Row("dcmsync.commands.query", "ask a place what it holds; writes records"),
     "filter": Row("dcmsync.commands.filter", "keep the records that match; writes the very lines it read"),
-    "pull": Row("dcmsync.commands.pull", "bring what the records name into a local folder; writes outcomes"),
+    "diff": Row("dcmsync.commands.diff", "tell what DEST lacks of SOURCE, or has otherwise; writes records"),
+    "pull": Row("dcmsync.commands.pull", "bring what the records name to this machine; writes outcomes"),
+    "sync": Row("dcmsync.commands.sync", "make a place have what others have: query, compare and bring in one go"),
     "dump": Row("dcmsync.commands.dump", "show what is in files: DICOM JSON in a pipe, lines on a terminal"),
     "echo": Row("dcmsync.commands.echo", "see whether a node answers"),
     "serve": Row("dcmsync.commands.serve", "be a small DICOM node over a folder"),

@@ -136,3 +136,22 @@ NO_CACHE = Option(flags=("--no-cache",), help="remember nothing: read every loca
 REQUIRE_END = Option(flags=("--require-end",), help="treat a stream of records without its end record as incomplete")
 
 EVERYWHERE: tuple[Option, ...] = (CONFIG, QUIET, VERBOSE, LOG_FORMAT)
+
+BRINGING: tuple[Option, ...] = (
+    Option(flags=("--layout",), metavar="TEMPLATE",
+           help="where an instance goes below DEST; default "
+                "{PatientID}/{StudyInstanceUID}/{SeriesInstanceUID}/{SOPInstanceUID}.dcm"),
+    Option(flags=("--link",), help="from folders: make hard links where the file system can, copies elsewhere"),
+    Option(flags=("--symlink",), help="from folders: make symbolic links to the files where they are"),
+    Option(flags=("--move",), help="from folders: remove each file once every DEST has its instance, proven"),
+    Option(flags=("--itemize", "-i"), help="one outcome for each instance, not only for those that are not fine"),
+    Option(flags=("--force", "-f"), help="fetch what is there already, and replace what differs"),
+    DRY_RUN,
+    JOBS,
+    FORMAT,
+    CACHE,
+    NO_CACHE,
+    TIMEOUT,
+    CALLING,
+)
+"""What every verb has that brings instances to this machine."""

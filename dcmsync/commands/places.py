@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dcmsync.contract import Catalogue, Source
     from dcmsync.endpoints.dimse import DimseNode
     from dcmsync.net.patience import Watch
+    from dcmsync.plan.expression import Selectors
 
 
 class Places:
@@ -50,7 +51,7 @@ class Places:
             timeout_s=timeout_s,
             watch=self._watch,
             catalogue=self.catalogue,
-            skipped=lambda path, why: self._streams.note(f"passed by: {why}"),
+            skipped=self.skipped,
             warn=self._streams.warn,
         )
         return open_place(self.parse(word), setting)
@@ -74,6 +75,15 @@ class Places:
             folder = None if named or self._given.get("no_cache", True) else config.cache_folder()
             self._catalogues[path] = open_store(path, named=named, folder=folder, warn=self._streams.warn)
         return self._catalogues[path]
+
+    def skipped(self, path: str, why: str) -> None:
+        """Says, to who asks for more, that something in a local place was passed by. Its name is not told."""
+        self._streams.note(f"passed by: {why}")
+
+    @property
+    def selectors(self) -> "Selectors":
+        """The selectors of the configuration."""
+        return {name: selector.lists() for name, selector in self._config.selectors.items()}
 
     def jobs(self, word: str) -> int:
         """How many series to retrieve there at a time: the command line's word, the configuration's, or four."""

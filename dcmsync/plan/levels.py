@@ -58,13 +58,19 @@ def level_of(keyword: str) -> Level:
     return Level.SERIES if keyword in _AT_SERIES else Level.STUDY
 
 
+def is_key(word: str) -> bool:
+    """Whether a word of a command line is KEY=VALUE rather than a place."""
+    keyword, separator, _ = word.partition("=")
+    return bool(separator) and _is_keyword(keyword)
+
+
 def read_words(words: Iterable[str]) -> tuple[dict[str, str], list[str]]:
     """KEY=VALUE -> what must match; bare KEY -> what is wanted back. Raises UsageError."""
     keys: dict[str, str] = {}
     wanted: list[str] = []
     for word in words:
         keyword, separator, value = word.partition("=")
-        if not keyword.isidentifier() and not (len(keyword) == 8 and keyword.isalnum()):
+        if not _is_keyword(keyword):
             advice = "Write KEY=VALUE or KEY, with a DICOM keyword such as StudyDate"
             raise UsageError(f"{word!r} is no key", advice=advice)
         if value != value.encode("utf-8", "replace").decode("utf-8"):  # octets of the command line that are no UTF-8
@@ -76,6 +82,10 @@ def read_words(words: Iterable[str]) -> tuple[dict[str, str], list[str]]:
         else:
             wanted.append(keyword)
     return keys, wanted
+
+
+def _is_keyword(word: str) -> bool:
+    return word.isidentifier() or (len(word) == 8 and word.isalnum())
 
 
 def deepest(keywords: Iterable[str]) -> Level:

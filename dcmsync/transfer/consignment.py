@@ -12,6 +12,9 @@ from dcmsync.contract import Attributes, Ending, Landed, Origin
 from dcmsync.errors import DcmsyncError, ExitStatus
 from dcmsync.transfer.ledger import Ledger
 
+Proof = tuple[str, str]
+"""The name of a destination, and the path below it where an instance lies."""
+
 
 class Consignment:
     """One series of one source. `wanted` is its inventory: SOP Instance UID -> SOP Class UID, "" where unknown.
@@ -33,7 +36,7 @@ class Consignment:
             Ledger(source=source, destination=name, attributes=attributes, wanted=self.wanted, dry_run=dry_run)
             for name in destinations
         )
-        self._origins: dict[str, tuple[Origin, str, int]] = {}  # path -> file, its UID, at how many places it is proven
+        self._origins: dict[str, tuple[Origin, str, list[Proof]]] = {}  # by path; and the instance's UID
 
     @property
     def study_uid(self) -> str:
@@ -89,11 +92,11 @@ class Consignment:
         ledger.landed(verdict)
         origin = verdict.arrival.origin
         if origin is not None and verdict.outcome in ("stored", "present"):
-            _, uid, proofs = self._origins.get(origin.path, (origin, verdict.arrival.sop_instance_uid, 0))
-            self._origins[origin.path] = origin, uid, proofs + 1
+            _, _, proofs = self._origins.setdefault(origin.path, (origin, verdict.arrival.sop_instance_uid, []))
+            proofs.append((ledger.destination, verdict.path))
 
-    def dispensable(self) -> Iterator[Origin]:
-        """The files that it came from and that every destination has now, proven octet by octet."""
+    def dispensable(self) -> Iterator[tuple[Origin, list[Proof]]]:
+        """The files that it came from and that every destination has now, proven octet by octet; and where."""
         for origin, uid, proofs in self._origins.values():
-            if proofs == len(self.ledgers) and all(ledger.is_fine(uid) for ledger in self.ledgers):
-                yield origin
+            if len(proofs) == len(self.ledgers) and all(ledger.is_fine(uid) for ledger in self.ledgers):
+                yield origin, proofs

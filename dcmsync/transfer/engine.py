@@ -28,7 +28,7 @@ from dcmsync.contract import JobT, Origin, Session, Source
 from dcmsync.errors import ExitStatus, InputError, LocalTrouble, PeerError, Rejected, UsageError
 from dcmsync.records.model import Outcome
 from dcmsync.transfer import retry
-from dcmsync.transfer.consignment import Consignment
+from dcmsync.transfer.consignment import Consignment, Proof
 from dcmsync.transfer.expansion import Expansion, Trust
 from dcmsync.transfer.ledger import Ledger
 from dcmsync.transfer.retrieval import Retrieval
@@ -58,7 +58,8 @@ class Meter(Protocol):
 class Pull(Generic[JobT]):
     """One run. `write` takes each outcome in order, `warn` words for people; `jobs_at` limits a place.
 
-    `release`, where there is one, is told of each file that instances came from once all targets have it, proven.
+    `release`, where there is one, is told of each file that instances came from once all targets have it, proven, and
+    where they do.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class Pull(Generic[JobT]):
         warn: Callable[[str], None],
         meter: Meter,
         jobs_at: Callable[[str], int] = lambda place: 1 << 16,
-        release: Callable[[Origin], None] | None = None,
+        release: Callable[[Origin, Sequence[Proof]], None] | None = None,
     ) -> None:
         self.status = ExitStatus.DONE
         self.input_error: InputError | None = None
@@ -323,10 +324,11 @@ class Pull(Generic[JobT]):
 
     def _let_go(self, consignment: Consignment) -> None:
         """The source may let go of the files that all targets have. Its trouble with that is told, and no more."""
-        for origin in consignment.dispensable() if self._release is not None else ():
+        if self._release is None:
+            return
+        for origin, proofs in consignment.dispensable():
             try:
-                assert self._release is not None
-                self._release(origin)
+                self._release(origin, proofs)
             except LocalTrouble as trouble:
                 self.status = max(self.status, trouble.exit_status)
                 self._warn(f"{consignment.source}: a file that was moved could not be removed: {trouble}")

@@ -55,8 +55,11 @@ class Catalogued:
     def series(self, study_uid: str, series_uid: str) -> Mapping[str, Held]:
         """The whole instances; of an instance that is there twice, the first by path."""
         held: dict[str, Held] = {}
-        for holding in self._catalogue.holdings(study_uid=study_uid, series_uid=series_uid):
-            held.setdefault(holding.sop_instance_uid, Held(holding.path, holding.stamp.size, holding.content))
+        try:
+            for holding in self._catalogue.holdings(study_uid=study_uid, series_uid=series_uid):
+                held.setdefault(holding.sop_instance_uid, Held(holding.path, holding.stamp.size, holding.content))
+        except LocalTrouble:  # a catalogue that was lost in the middle of the run: what is fetched is compared instead
+            return {}
         return held
 
     def count(self, study_uid: str, series_uid: str) -> int:
@@ -64,10 +67,12 @@ class Catalogued:
         level = Level.SERIES if series_uid else Level.STUDY
         keys = {"StudyInstanceUID": study_uid, **({"SeriesInstanceUID": series_uid} if series_uid else {})}
         number = "NumberOfSeriesRelatedInstances" if series_uid else "NumberOfStudyRelatedInstances"
-        for answer in self._catalogue.find(Ask(level=level, keys=keys, wanted=(number,))):
-            found = answer.get(number)
-            return found if isinstance(found, int) else 0
-        return 0
+        try:
+            answer = next(self._catalogue.find(Ask(level=level, keys=keys, wanted=(number,))), {})
+        except LocalTrouble:  # as above
+            return 0
+        found = answer.get(number)
+        return found if isinstance(found, int) else 0
 
 
 class Waits(Protocol):

@@ -22,6 +22,7 @@ from dcmsync.errors import (
 )
 from dcmsync.records.model import Outcome
 from dcmsync.transfer import retry
+from dcmsync.transfer.consignment import Proof
 from dcmsync.transfer.engine import Pull, Settings
 from dcmsync.transfer.target import Held, Target
 from dcmsync.transfer.works import Work
@@ -82,7 +83,7 @@ class Pulled:
         *works: Sequence[Work] | Exception,
         shelf: Shelf | None = None,
         others: Sequence[Shelf] = (),
-        release: Callable[[Origin], None] | None = None,
+        release: Callable[[Origin, Sequence[Proof]], None] | None = None,
         held: Mapping[str, Mapping[str, Held]] | None = None,
         jobs: int = 1,
         **settings: Any,
@@ -93,7 +94,7 @@ class Pulled:
         self.warnings: list[str] = []
         self.meter = Quiet()
         self.released: list[str] = []
-        self.release = release or (lambda origin: self.released.append(origin.path))
+        self.release = release or (lambda origin, proofs: self.released.append(origin.path))
         self.commits_when_told: list[int] = []
         made = Settings(jobs=jobs, **settings)
         targets = [target_of(None if made.dry_run else self.shelf, held=held)]

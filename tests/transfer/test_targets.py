@@ -1,6 +1,6 @@
 """Several destinations, archives that are made at once, trust, and sources that let go of what was moved."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from msgspec import UNSET
@@ -8,6 +8,7 @@ from msgspec import UNSET
 from dcmsync.contract import Arrival, Ask, Level, Origin, Want
 from dcmsync.errors import Disconnected, ExitStatus, LocalTrouble
 from dcmsync.transfer import retry
+from dcmsync.transfer.consignment import Proof
 from dcmsync.transfer.target import Held
 from tests.fakes.archive import Archive, Row, instances, series, studies
 from tests.fakes.shelf import Shelf
@@ -212,7 +213,7 @@ def test_the_second_of_twins_stays_where_it_is() -> None:
 
 
 def test_a_file_that_cannot_be_released_is_told() -> None:
-    def release(origin: Origin) -> None:
+    def release(origin: Origin, proofs: Sequence[Proof]) -> None:
         raise LocalTrouble("it changed meanwhile")
 
     pulled = Pulled(Archive(FILES), release=release)

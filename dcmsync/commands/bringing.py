@@ -1,0 +1,240 @@
+"""What `pull` and `sync` share: destinations on this machine, the engine between them and the sources, and the end.
+
+Owns how a destination is set up (its stock, its landing, its layout) and what a run says when it is over. Refuses to
+know where the work comes from.
+"""
+
+from __future__ import annotations
+
+import signal
+from argparse import Namespace
+from collections.abc import AsyncIterable, Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.to_thread
+from msgspec import UNSET
+
+from dcmsync.commands.options import Streams
+from dcmsync.commands.places import Places
+from dcmsync.commands.printer import Printer
+from dcmsync.contract import Arrival, Destination, Holding, Origin, Source
+from dcmsync.errors import ExitStatus, UsageError
+from dcmsync.locator import Archive, Folder
+from dcmsync.plan import layout
+from dcmsync.plan.levels import Query
+from dcmsync.plan.window import Judge
+from dcmsync.records.model import Outcome
+from dcmsync.transfer.consignment import Proof
+from dcmsync.transfer.engine import Pull, Settings
+from dcmsync.transfer.expansion import Trust
+from dcmsync.transfer.surplus import Surplus
+from dcmsync.transfer.target import Catalogued, Nothing, Target
+from dcmsync.transfer.works import Work
+from dcmsync.wire.dataset import decode_values, tag_of
+from dcmsync.wire.source import Values
+
+if TYPE_CHECKING:
+    from dcmsync.endpoints.folder.arrivals import Transfer
+
+
+class Bringing:
+    """One run. `words` name the destinations; `arguments` has what options.BRINGING gives."""
+
+    def __init__(
+        self, arguments: Namespace, streams: Streams, places: Places, words: Sequence[str], *, trust: Trust = "uids"
+    ) -> None:
+        self._arguments = arguments
+        self._streams = streams
+        self._places = places
+        self._trust = trust
+        self._layout = layout.compile(arguments.layout or layout.DEFAULT)
+        self._wanted = frozenset(tag_of(keyword) for keyword in self._layout.keywords)
+        self._transfer = _transfer(arguments)
+        self._printer = Printer(streams, arguments.format, shown="table")
+        self._places_by_word = {word: self._local(word) for word in words}
+        self._signal = 0
+        self.pull: Pull[Any] | None = None
+
+    async def run(self, works: Callable[[], AsyncIterable[Sequence[Work]]]) -> ExitStatus:
+        """Brings everything, under the eye of the signals. What was said of each is written; the end is not yet."""
+        arguments, streams = self._arguments, self._streams
+        targets = [await anyio.to_thread.run_sync(self._target, word) for word in self._places_by_word]
+        meter = streams.meter()
+        self.pull = pull = Pull(
+            Settings(
+                jobs=self._places.most_jobs, itemize=arguments.itemize, dry_run=arguments.dry_run, trust=self._trust
+            ),
+            targets,
+            open_source=self._places.open,
+            write=self._printer.write,
+            warn=streams.warn,
+            meter=meter,
+            jobs_at=self._places.jobs,
+            release=self._release if arguments.move and not arguments.dry_run else None,
+        )
+        landings: list[Any] = []
+        try:
+            if not arguments.dry_run:
+                for target in targets:
+                    landing = self._landing(target)
+                    landings.append(landing)
+                    target.destination = landing
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._mind_signals, pull, tasks.cancel_scope)
+                await pull.run(works())
+                tasks.cancel_scope.cancel()
+        finally:
+            for landing in landings:
+                landing.close()
+            meter.close()
+        for name, trouble in pull.troubles.items():
+            streams.say(f"{name}: {trouble}")
+        return pull.status
+
+    async def delete(
+        self, source: tuple[str, Source], query: Query, keep: Judge, *, most: int
+    ) -> ExitStatus:
+        """Deletes from each destination what the source does not have, unless that is more than `most` instances."""
+        status = ExitStatus.DONE
+        for word, place in self._places_by_word.items():
+            if isinstance(place, Folder):
+                status = max(status, await self._delete_from(word, place, source, query, keep, most))
+            else:
+                self._streams.warn(f"{word}: nothing is ever deleted from an archive")
+        return status
+
+    async def _delete_from(
+        self, word: str, place: Folder, source: tuple[str, Source], query: Query, keep: Judge, most: int
+    ) -> ExitStatus:
+        from dcmsync.endpoints.folder.departure import remove_holding
+
+        name, opened = source
+        catalogue = self._places.catalogue(place.path)
+        async with opened.session() as asked, self._places.open(word).session() as held:
+            surplus = Surplus(asked, held, catalogue, name=name, warn=self._streams.warn)
+            extra = [holding async for holding in surplus.run(query, keep)]
+        if len(extra) > most:
+            words = f"{word}: {len(extra):,} instances would go, and --max-delete is {most:,}: none was deleted"
+            self._streams.say(words)
+            return ExitStatus.FAILED
+        for holding in extra:
+            if not self._arguments.dry_run:
+                await anyio.to_thread.run_sync(remove_holding, place.path, holding)
+                catalogue.forget([holding.path])
+            self._printer.write(_deleted(holding, name, word, is_dry=self._arguments.dry_run))
+        return ExitStatus.DONE
+
+    def end(self, status: ExitStatus, *, input_trouble: str = "", truncated: str = "") -> ExitStatus:
+        """Writes the end record. `input_trouble`: what was wrong with the input, and `truncated` with a list."""
+        assert self.pull is not None
+        reason = "local" if self.pull.troubles else ""
+        if self.pull.input_error is not None or input_trouble:
+            reason = reason or "input"
+            status = max(status, ExitStatus.INCOMPLETE)
+            self._streams.say(str(self.pull.input_error or f"the input is not complete: {input_trouble}"))
+        if self._signal:
+            reason = "interrupted"
+            status = ExitStatus.TERMINATED if self._signal == signal.SIGTERM else ExitStatus.INTERRUPTED
+        elif truncated or (status is ExitStatus.INCOMPLETE and not reason):
+            status = max(status, ExitStatus.INCOMPLETE)
+            reason = reason or truncated or "truncated"
+        self._printer.end(complete=not reason, reason=reason)
+        return status
+
+    def _local(self, word: str) -> Folder | Archive:
+        """Where a destination is. Raises UsageError when the word names something else."""
+        found = self._places.parse(word)
+        if not isinstance(found, Folder | Archive):
+            advice = "Name a folder or an archive of this machine, as in ./archive or study.zip"
+            raise UsageError(f"{word} is no place that things can be brought to", advice=advice)
+        if isinstance(found, Archive) and (self._arguments.link or self._arguments.symlink):
+            raise UsageError(f"{word}: an archive holds no links", advice="Leave out --link and --symlink")
+        return found
+
+    def _target(self, word: str) -> Target[Any]:
+        """A destination, and what it holds."""
+        place = self._places_by_word[word]
+        if self._arguments.force or self._arguments.move:
+            return Target(word, Nothing())
+        catalogue = self._places.catalogue(place.path)
+        if isinstance(place, Folder):
+            from dcmsync.endpoints.folder.stock import take_stock
+
+            take_stock(place.path, catalogue, skipped=self._places.skipped, read_data=self._trust == "content")
+        else:
+            from dcmsync.endpoints.zip.stock import take_stock as take_stock_of_archive
+
+            take_stock_of_archive(place.path, catalogue, skipped=self._places.skipped)
+        return Target(word, Catalogued(catalogue))
+
+    def _landing(self, target: Target[Any]) -> Destination[Any]:
+        from dcmsync.cache.digest import content_of, hasher
+
+        place = self._places_by_word[target.name]
+        catalogue = self._places.catalogue(place.path)
+        if isinstance(place, Folder):
+            from dcmsync.endpoints.folder.arrivals import Settings as FolderSettings
+            from dcmsync.endpoints.folder.landing import Landing
+
+            return Landing(place.path, FolderSettings(
+                place=self._path, wanted=self._wanted, hasher=hasher, content=content_of, completed=target.completed,
+                force=self._arguments.force, transfer=self._transfer, remember=catalogue.remember,
+            ))  # fmt: skip
+        from dcmsync.endpoints.zip.landing import Packing
+        from dcmsync.endpoints.zip.landing import Settings as ArchiveSettings
+
+        return Packing(place.path, ArchiveSettings(
+            place=self._path, wanted=self._wanted, hasher=hasher, content=content_of, completed=target.completed,
+            force=self._arguments.force, remember=catalogue.remember,
+        ))  # fmt: skip
+
+    def _release(self, origin: Origin, proofs: Sequence[Proof]) -> None:
+        """Removes the file that an instance was moved from, unless a destination is that file. Raises LocalTrouble."""
+        from dcmsync.endpoints.folder.departure import is_entry, remove
+
+        for word, path in proofs:
+            place = self._places_by_word[word]
+            if isinstance(place, Folder) and is_entry(origin, place.path, path):
+                self._streams.note("a file that is its own destination stays where it is")
+                return
+        remove(origin)
+
+    def _path(self, values: Values, arrival: Arrival) -> str:
+        known = decode_values(values, arrival.transfer_syntax_uid, wanted=self._wanted)
+        return self._layout.path({"SOPInstanceUID": arrival.sop_instance_uid, **known})
+
+    async def _mind_signals(self, pull: Pull[Any], scope: anyio.CancelScope) -> None:
+        """The first Ctrl-C (or SIGTERM) stops taking work, the second ends everything."""
+        with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+            async for number in signals:
+                if self._signal:
+                    scope.cancel()
+                    return
+                self._signal = number
+                self._streams.say("finishing the series in flight; once more to abort")
+                pull.stop()
+
+
+def _transfer(arguments: Namespace) -> Transfer:
+    """How files of this machine are taken. Raises UsageError when two ways are asked for."""
+    ways = [way for way in ("link", "symlink", "move") if getattr(arguments, way)]
+    if len(ways) > 1:
+        raise UsageError(f"--{ways[0]} and --{ways[1]} ask for two things", advice="Give one of them")
+    if arguments.symlink:
+        return "symlink"
+    return "link" if ways else "copy"  # a moved file keeps its octets where they are, when it can
+
+
+def _deleted(holding: Holding, source: str, destination: str, *, is_dry: bool) -> Outcome:
+    return Outcome(
+        level="instance",
+        outcome="deleted",
+        StudyInstanceUID=holding.study_uid,
+        SeriesInstanceUID=holding.series_uid,
+        SOPInstanceUID=holding.sop_instance_uid,
+        source=source,
+        destination=destination,
+        path=holding.path,
+        dry_run=True if is_dry else UNSET,
+    )

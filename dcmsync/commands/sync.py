@@ -1,0 +1,124 @@
+"""`dcmsync sync`: query, compare and bring in one go."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from dcmsync.commands.options import BRINGING, Command, Option, Streams, positive
+from dcmsync.errors import ExitStatus, Refused, UsageError
+
+if TYPE_CHECKING:
+    from dcmsync.commands.places import Places
+    from dcmsync.plan.levels import Query
+    from dcmsync.plan.window import Judge
+
+COMMAND = Command(
+    name="sync",
+    summary="make a place have what others have: query, compare and bring in one go",
+    description=(
+        "Asks each SOURCE for what matches KEY=VALUE and --where, compares it with what DEST holds, and brings what is "
+        "lacking; writes outcomes as pull does. The last place is the destination; more are given with --to, and what "
+        "several of them lack is fetched once. Run again, it moves nothing.\n\n"
+        "--trust says by what an instance that DEST holds counts as the same: uids (the default), as many instances as "
+        "SOURCE says there are (counts, which spares SOURCE the question), or content: then every file of DEST is read "
+        "again, files that have rotted are replaced, and what has other content is fetched and compared octet by octet. "
+        "Other content is never replaced without --force: it is a conflict.\n\n"
+        "Nothing is ever deleted unless --delete and --max-delete say so, and then only after everything was brought "
+        "and proven, SOURCE was asked again, and its list was not cut short."
+    ),
+    options=(
+        Option(flags=("word",), metavar="SOURCE... DEST [KEY=VALUE]", nargs="+", completion="endpoint",
+               help="whom to ask, where to bring it, and what must match"),
+        Option(flags=("--to",), metavar="DEST", repeat=True, completion="directory", help="another destination"),
+        Option(flags=("--where",), metavar="EXPR", repeat=True, completion="keyword",
+               help="only what this filter expression is true of (see dcmsync filter)"),
+        Option(flags=("--since",), metavar="WHEN", help="studies from then on: 12h, 2d, 20240131, 2024-01-31T12:00"),
+        Option(flags=("--until",), metavar="WHEN", help="studies up to then, inclusive"),
+        Option(flags=("--all",), help="allow to ask a remote source for everything"),
+        Option(flags=("--trust",), metavar="WHAT", choices=("counts", "uids", "content"), default="uids",
+               help="by what an instance counts as the same: counts, uids (default) or content"),
+        Option(flags=("--delete",), help="remove from DEST, at the end, what matches there and SOURCE does not have"),
+        Option(flags=("--max-delete",), metavar="N", parse=positive,
+               help="with --delete: when more than N instances would go, none goes"),
+        *BRINGING,
+    ),
+    examples=(
+        ("dcmsync sync pacs ./archive StudyDate=20240101- --where Modality=CT", "the CT series since New Year"),
+        ("dcmsync sync pacs ./archive --since 1d --to /backup", "two copies, fetched once"),
+        ("dcmsync sync ./incoming ./archive --move", "file what has come in"),
+        ("dcmsync sync pacs ./mirror --all --delete --max-delete 100", "a mirror"),
+    ),
+)
+
+
+def run(arguments: Namespace, streams: Streams) -> ExitStatus:
+    """Syncs once."""
+    import anyio
+
+    from dcmsync.commands.bringing import Bringing
+    from dcmsync.commands.places import Places
+    from dcmsync.net.patience import Watch
+    from dcmsync.transfer.listing import Listing
+
+    sources, destinations, words = _sorted(arguments)
+    with Watch() as watch:
+        places = Places(arguments, watch, streams)
+        query, keep = _what(arguments, places, sources, words)
+        opened = [(word, places.open(word)) for word in sources]
+        bringing = Bringing(arguments, streams, places, destinations, trust=arguments.trust)
+        listing = Listing(opened, query, keep, warn=streams.warn)
+
+        async def sync() -> ExitStatus:
+            await listing.run()
+            status = max(await bringing.run(listing.works), listing.status)
+            if arguments.delete and status is ExitStatus.DONE:
+                _refuse_nothing(listing.things)
+                status = await bringing.delete(opened[0], query, keep, most=arguments.max_delete)
+            return status
+
+        return bringing.end(anyio.run(sync), truncated=listing.trouble)
+
+
+def _sorted(arguments: Namespace) -> tuple[list[str], list[str], list[str]]:
+    """The sources, the destinations, and the words that say what must match. Raises UsageError."""
+    from dcmsync.plan.levels import is_key
+
+    places = [word for word in arguments.word if not is_key(word)]
+    words = [word for word in arguments.word if is_key(word)]
+    if len(places) < 2:
+        raise UsageError("sync needs a SOURCE and a DEST", advice="Write: dcmsync sync SOURCE DEST [KEY=VALUE]...")
+    if "-" in places:
+        raise UsageError("sync asks its sources itself", advice="For the records on standard input: dcmsync pull DEST")
+    *sources, last = places
+    if bool(arguments.delete) != bool(arguments.max_delete):
+        raise UsageError("--delete and --max-delete go together", advice="Say how many instances may go at most")
+    if arguments.delete and len(sources) > 1:
+        raise UsageError("--delete needs exactly one SOURCE", advice="What one lacks, another may have")
+    return sources, list(dict.fromkeys([last, *(arguments.to or ())])), words
+
+
+def _what(arguments: Namespace, places: Places, sources: Sequence[str], words: Sequence[str]) -> tuple[Query, Judge]:
+    """What the sources are asked for, and which of their answers count. Raises UsageError."""
+    from msgspec import structs
+
+    from dcmsync.commands.question import question
+    from dcmsync.contract import Level
+    from dcmsync.plan.expression import bind, join, parse, questions
+    from dcmsync.plan.levels import deepest
+
+    expressions = [parse(text, places.selectors) for text in arguments.where or ()]
+    keys = tuple(dict.fromkeys(asked.key for expression in expressions for asked in questions(expression)))
+    are_remote = not all(places.is_local(word) for word in sources)
+    query, is_inside = question(arguments, words, needs_key=are_remote, least=deepest(keys))
+    if arguments.delete and query.level is Level.INSTANCE:
+        raise UsageError("--delete compares whole series", advice="Leave out what chooses single instances")
+    judge = join("all", [is_inside, *(bind(each, lambda key: lambda thing: thing.get(key)) for each in expressions)])
+    return structs.replace(query, wanted=(*query.wanted, *keys)), judge
+
+
+def _refuse_nothing(things: int) -> None:
+    """Refuses to take a source at its word that it has nothing at all. Raises Refused."""
+    if not things:
+        raise Refused("the source says that it has nothing that matches: nothing is deleted", status=0)

@@ -270,7 +270,8 @@ class _Writer:
     def _read_in_order(self, start: int, size: int, words: str, offset: int, length: int) -> bytes:
         """At most `length` octets at `offset` of a value of `size` octets, its words brought to little endian."""
         first, last = offset & ~7, min((offset + length + 7) & ~7, size)
-        return bytes(_in_order(self._read(start + first, last - first), words)[offset - first :][:length])
+        octets = _part(self._source, start + first, max(last - first, 0))
+        return bytes(_in_order(octets, words)[offset - first :][:length])
 
 
 def _recognise(coding: Coding, header: bytes) -> tuple[int, bytes]:

@@ -14,7 +14,7 @@ from msgspec import UNSET, Struct, UnsetType
 FORMAT = 1
 
 Change = Literal["missing", "differs", "extra", "same"]
-Result = Literal["stored", "present", "failed", "conflict", "skipped"]
+Result = Literal["stored", "present", "failed", "conflict", "skipped", "deleted"]
 LevelWord = Literal["study", "series", "instance"]
 Text = str | UnsetType
 Number = int | UnsetType

@@ -194,8 +194,8 @@ class Holding(Struct, frozen=True, kw_only=True):
     """One file of a local place, as it was when it was read last.
 
     `path` is relative to the place; names that are no UTF-8 carry surrogates (PEP 383). `state` is "whole",
-    "truncated", "not dicom", or "rotten": whole once, and changed since without a trace in its stamp; `reason` says
-    more. UIDs are those of the data set, "" where it has none. `attributes` are plain values by keyword. `digest` is
+    "truncated", "not dicom", "refused": a member of an archive that is not read, or that lied; or "rotten": whole once,
+    and changed since without a trace in its stamp; `reason` says more. UIDs are those of the data set, "" where it has none. `attributes` are plain values by keyword. `digest` is
     of every octet of the file, `content` of the data set, both as 32 hexadecimal digits, or "" where nobody has
     computed them. `read_ns`: when every octet was read last, in ns since 1970, 0 for never.
     """
@@ -225,8 +225,13 @@ class Catalogue(Protocol):
     """What is known of the files of one local place: the cache, or a table that ends with the run.
 
     It is believed only as far as stamps go: whoever uses it compares them first. Safe to use from several threads.
-    Nothing is raised for a catalogue that is torn, locked or full: it forgets, and says so once.
+    Nothing is raised for a catalogue that is torn, locked or full: it forgets, says so once, and `has_lost` until
+    `stamps` is asked again; meanwhile `find`, `holdings` and `others` raise LocalTrouble, since nothing would be a lie.
     """
+
+    @property
+    def has_lost(self) -> bool:
+        """Whether what was there is gone since `stamps` was asked last: take stock again."""
 
     def stamps(self) -> Iterator[tuple[str, Stamp]]:
         """Every file remembered, with its stamp, by path."""

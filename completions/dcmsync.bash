@@ -25,7 +25,7 @@ _dcmsync() {
     local options= values= places= index=0 skip= each kind=
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
-        _dcmsync_fill "words:query filter pull echo serve demo schema help --help --version" "$word"
+        _dcmsync_fill "words:query filter diff pull sync dump echo serve demo schema help --help --version" "$word"
         return
     fi
     # "=" breaks words: --option=value and KEY=value come as three.
@@ -35,10 +35,10 @@ _dcmsync() {
         before=${COMP_WORDS[COMP_CWORD-2]}
     fi
     case $verb in
-        help) [ "$COMP_CWORD" -eq 2 ] && _dcmsync_fill "words:query filter pull echo serve demo schema" "$word"; return ;;
+        help) [ "$COMP_CWORD" -eq 2 ] && _dcmsync_fill "words:query filter diff pull sync dump echo serve demo schema" "$word"; return ;;
         query)
-            options='--level --since --until --return --all --format --timeout --calling --require-end --config -q --quiet -v --verbose --log-format -h --help'
-            values=' --level --since --until --return --format --timeout --calling --config --log-format '
+            options='--level --since --until --return --all --format --cache --no-cache --timeout --calling --require-end --config -q --quiet -v --verbose --log-format -h --help'
+            values=' --level --since --until --return --format --cache --timeout --calling --config --log-format '
             places='endpoint keyword'
             case $before in
                 --level) kind='words:study series instance' ;;
@@ -46,6 +46,7 @@ _dcmsync() {
                 --until) kind='none' ;;
                 --return) kind='keyword' ;;
                 --format) kind='words:ndjson tree table csv uids' ;;
+                --cache) kind='file' ;;
                 --timeout) kind='none' ;;
                 --calling) kind='none' ;;
                 --config) kind='file' ;;
@@ -68,16 +69,65 @@ _dcmsync() {
                 --config) kind='file' ;;
                 --log-format) kind='words:text json' ;;
             esac ;;
+        diff)
+            options='--trust --show --since --until --all --cache --no-cache --format --timeout --calling --require-end --config -q --quiet -v --verbose --log-format -h --help'
+            values=' --trust --show --since --until --cache --format --timeout --calling --config --log-format '
+            places='endpoint endpoint keyword'
+            case $before in
+                --trust) kind='words:counts uids content' ;;
+                --show) kind='none' ;;
+                --since) kind='none' ;;
+                --until) kind='none' ;;
+                --cache) kind='file' ;;
+                --format) kind='words:ndjson tree table csv uids' ;;
+                --timeout) kind='none' ;;
+                --calling) kind='none' ;;
+                --config) kind='file' ;;
+                --log-format) kind='words:text json' ;;
+            esac ;;
         pull)
-            options='--layout --itemize -i --force -f -n --dry-run --jobs -j --format --timeout --calling --require-end --config -q --quiet -v --verbose --log-format -h --help'
-            values=' --layout --jobs -j --format --timeout --calling --config --log-format '
+            options='--layout --link --symlink --move --itemize -i --force -f -n --dry-run --jobs -j --format --cache --no-cache --timeout --calling --require-end --config -q --quiet -v --verbose --log-format -h --help'
+            values=' --layout --jobs -j --format --cache --timeout --calling --config --log-format '
             places='directory'
             case $before in
                 --layout) kind='none' ;;
                 --jobs|-j) kind='none' ;;
                 --format) kind='words:ndjson tree table csv uids' ;;
+                --cache) kind='file' ;;
                 --timeout) kind='none' ;;
                 --calling) kind='none' ;;
+                --config) kind='file' ;;
+                --log-format) kind='words:text json' ;;
+            esac ;;
+        sync)
+            options='--to --where --since --until --all --trust --delete --max-delete --layout --link --symlink --move --itemize -i --force -f -n --dry-run --jobs -j --format --cache --no-cache --timeout --calling --config -q --quiet -v --verbose --log-format -h --help'
+            values=' --to --where --since --until --trust --max-delete --layout --jobs -j --format --cache --timeout --calling --config --log-format '
+            places='endpoint'
+            case $before in
+                --to) kind='directory' ;;
+                --where) kind='keyword' ;;
+                --since) kind='none' ;;
+                --until) kind='none' ;;
+                --trust) kind='words:counts uids content' ;;
+                --max-delete) kind='none' ;;
+                --layout) kind='none' ;;
+                --jobs|-j) kind='none' ;;
+                --format) kind='words:ndjson tree table csv uids' ;;
+                --cache) kind='file' ;;
+                --timeout) kind='none' ;;
+                --calling) kind='none' ;;
+                --config) kind='file' ;;
+                --log-format) kind='words:text json' ;;
+            esac ;;
+        dump)
+            options='--include --exclude --bulk --diff --with-path --format --require-end --config -q --quiet -v --verbose --log-format -h --help'
+            values=' --include --exclude --bulk --format --config --log-format '
+            places='file'
+            case $before in
+                --include) kind='keyword' ;;
+                --exclude) kind='keyword' ;;
+                --bulk) kind='words:cut base64 none' ;;
+                --format) kind='words:json text' ;;
                 --config) kind='file' ;;
                 --log-format) kind='words:text json' ;;
             esac ;;

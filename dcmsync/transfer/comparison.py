@@ -23,6 +23,7 @@ from dcmsync.plan.compare import INSTANCES, Match, Trust, by_content, count, is_
 from dcmsync.plan.levels import Query
 from dcmsync.records.model import Change
 from dcmsync.transfer.contents import AT_ONCE, Contents
+from dcmsync.transfer.gathering import Group
 from dcmsync.transfer.side import Side
 from dcmsync.transfer.spill import Queue
 
@@ -67,6 +68,17 @@ class Comparison:
     def unsure(self, words: str) -> None:
         """Something could not be compared: the answer is not complete."""
         self.trouble = self.trouble or words
+
+    # What records name
+
+    async def group(self, source: Side | None, group: Group) -> None:
+        """Compares what records name; instances without a source, too, as far as they go."""
+        records = [_DECODE(line) for line in group.lines]
+        if group.level is Level.INSTANCE:
+            await self.instances(source, records)
+            return
+        assert source is not None
+        await (self.study if group.level is Level.STUDY else self.series)(source, records[0])
 
     # One study
 

@@ -37,6 +37,11 @@ class Group(Struct, frozen=True, kw_only=True, gc=False):
     number: int
     lines: tuple[bytes, ...]
 
+    @property
+    def is_of_instances(self) -> bool:
+        """Whether these are instances, which can be compared without asking their source."""
+        return self.level is Level.INSTANCE
+
 
 class Gathering:
     """Iterates over the groups of `lines`. Afterwards `passed_by` is how many lines were none of these."""

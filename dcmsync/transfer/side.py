@@ -8,7 +8,7 @@ differ. Refuses to compare.
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 
-from dcmsync.contract import Ask, Attributes, Ending, Level, Session
+from dcmsync.contract import Ask, Attributes, Ending, Level, Receiver, Session, Want
 from dcmsync.errors import PeerError
 from dcmsync.plan.compare import COUNTS
 from dcmsync.plan.levels import DEFAULT_KEYS, Query
@@ -93,3 +93,18 @@ class Listing:
                     yield thing
         finally:
             self._side.note(self._inventory)
+
+
+class Nothing:
+    """A session with a place that is not there yet (contract.Session): it has nothing."""
+
+    async def find(self, ask: Ask) -> AsyncGenerator[Attributes | Ending, None]:
+        """No answers."""
+        yield Ending(is_last_word=True)
+
+    async def fetch(self, want: Want, receiver: Receiver) -> Ending:
+        """No instances."""
+        return Ending()
+
+    async def rest(self) -> None:
+        """Nothing is held."""

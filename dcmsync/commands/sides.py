@@ -1,0 +1,60 @@
+"""The places of a comparison, each opened once: from the words that name them to sessions that can be asked.
+
+Owns who answers for a word, also for a destination that is not there yet, and how content is hashed. Refuses to ask.
+"""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from contextlib import AsyncExitStack
+
+from dcmsync.cache.digest import content_of
+from dcmsync.commands.options import Streams
+from dcmsync.commands.places import Places
+from dcmsync.locator import Archive, Folder
+from dcmsync.net.patience import Watch
+from dcmsync.transfer.contents import Contents
+from dcmsync.transfer.side import Nothing, Side
+from dcmsync.wire.source import Distant
+
+
+class Sides:
+    """The sides of one run, by the words that name them. `arguments` as for Places."""
+
+    def __init__(self, arguments: Namespace, streams: Streams, watch: Watch) -> None:
+        self.places = Places(arguments, watch, streams)
+        self.contents = Contents(lambda read_at, size, syntax: content_of(Distant(read_at, size), syntax, 0))
+        self._streams = streams
+        self._sides: dict[tuple[str, bool], Side] = {}
+
+    @property
+    def splits(self) -> int:
+        """How many queries were asked in parts."""
+        return sum(side.splits for side in self._sides.values())
+
+    @property
+    def trouble(self) -> str:
+        """Why some list may be incomplete."""
+        return next((side.trouble for side in self._sides.values() if side.trouble), "")
+
+    async def enter(self, word: str, stack: AsyncExitStack, *, is_dest: bool = False) -> Side:
+        """The side called `word`, with a session that ends with `stack`. A destination has one of its own.
+
+        Raises UsageError, and LocalTrouble or PeerError as the place does when it is opened.
+        """
+        key = word, is_dest
+        if key not in self._sides:
+            self._sides[key] = await self._open(word, stack, may_be_absent=is_dest)
+        return self._sides[key]
+
+    def _is_absent(self, word: str) -> bool:
+        locator = self.places.parse(word)
+        return isinstance(locator, Folder | Archive) and not os.path.lexists(locator.path)
+
+    async def _open(self, word: str, stack: AsyncExitStack, *, may_be_absent: bool) -> Side:
+        if may_be_absent and self._is_absent(word):
+            self._streams.warn(f"{word} is not there yet: it lacks everything")
+            return Side(word, Nothing(), warn=self._streams.warn)
+        session = await stack.enter_async_context(self.places.open(word).session())
+        return Side(word, session, warn=self._streams.warn)

@@ -236,6 +236,9 @@ class Catalogue(Protocol):
     def stamps(self) -> Iterator[tuple[str, Stamp]]:
         """Every file remembered, with its stamp, by path."""
 
+    def at(self, path: str) -> Holding | None:
+        """What is known of one file."""
+
     def remember(self, holdings: Iterable[Holding]) -> None:
         """Takes them in, each in place of what was known of its path; kept when this returns."""
 

@@ -8,7 +8,7 @@ one pass over the disk. Refuses to say what follows from them.
 import os
 
 from msgspec import Struct
-from xxhash import xxh3_128
+from xxhash import xxh3_64_intdigest, xxh3_128
 
 from dcmsync.wire.content import CHUNK_OCTETS, write_normal_form
 from dcmsync.wire.elements import Walk
@@ -17,6 +17,13 @@ from dcmsync.wire.source import Distant, Source
 
 hasher = xxh3_128
 """Makes a running digest: `update(octets)`, `hexdigest()`."""
+
+_CHECKSUM_BITS = (1 << 63) - 1  # what SQLite holds as an integer
+
+
+def checksum(octets: bytes) -> int:
+    """XXH3-64 without its highest bit: tells damage, and protects from nobody."""
+    return xxh3_64_intdigest(octets) & _CHECKSUM_BITS
 
 
 class Reading(Struct, frozen=True, kw_only=True):
@@ -38,8 +45,8 @@ def read_whole(descriptor: int, size: int, *, wanted: frozenset[int] = frozenset
     """Both digests of an open file, and its walk with the values of `wanted`. Raises OSError.
 
     Every octet is read from the disk once, from the first to the last. What is read again comes from the page cache:
-    headers, in files beyond a chunk; values beyond two chunks that begin as sequences do in implicit VR; and deflated
-    data sets, which are inflated more than once.
+    headers, in files beyond a chunk; values beyond a chunk that begin as sequences do in implicit VR; and deflated data
+    sets, which are inflated more than once.
     """
     once = _Once(descriptor, size)
     source: Source = once.read_at(0, size) if size <= CHUNK_OCTETS else Distant(once.read_at, size)
@@ -49,7 +56,7 @@ def read_whole(descriptor: int, size: int, *, wanted: frozenset[int] = frozenset
 
 
 class _Once:
-    """Reads a file forward, chunk by chunk, hashes each, and keeps the last two."""
+    """Reads a file forward, no more than a chunk at once, hashes what it reads, and keeps the last two pieces."""
 
     def __init__(self, descriptor: int, size: int) -> None:
         self._descriptor = descriptor
@@ -61,8 +68,9 @@ class _Once:
 
     def read_at(self, offset: int, length: int) -> bytes:
         """At most `length` octets, no more than a chunk, at `offset`. Raises OSError."""
-        while self._base + len(self._earlier) + len(self._latest) < offset + length and self._next():
-            pass
+        while (lacking := offset + length - self._base - len(self._earlier) - len(self._latest)) > 0:
+            if not self._next(min(lacking, CHUNK_OCTETS)):
+                break
         begin = offset - self._base
         if begin < 0:
             return self.read_again(offset, length)
@@ -77,14 +85,14 @@ class _Once:
 
     def finish(self) -> str:
         """The digest, after what is left. Raises OSError."""
-        while self._next():
+        while self._next(CHUNK_OCTETS):
             pass
         return self._hash.hexdigest()
 
-    def _next(self) -> bool:
-        """Reads and hashes the next chunk; false at the end."""
+    def _next(self, length: int) -> bool:
+        """Reads and hashes what comes next; false at the end."""
         offset = self._base + len(self._earlier) + len(self._latest)
-        octets = self.read_again(offset, CHUNK_OCTETS)
+        octets = self.read_again(offset, length)
         self._hash.update(octets)
         if octets:
             self._base, self._earlier, self._latest = self._base + len(self._earlier), self._latest, octets

@@ -34,7 +34,8 @@ IMAGE = (
     "AcquisitionNumber", "Rows", "Columns", "NumberOfFrames", "SliceLocation",
 )  # fmt: skip
 
-KEYWORDS = frozenset((*PATIENT, *STUDY, *SERIES, *IMAGE))
+KEYWORDS = frozenset((*PATIENT, *STUDY, *SERIES, *IMAGE)) - {"StudyInstanceUID", "SeriesInstanceUID"}
+"""The attributes; UIDs are kept for themselves."""
 
 TAGS = frozenset(dataset.tag_of(keyword) for keyword in KEYWORDS) | {
     dataset.SPECIFIC_CHARACTER_SET

@@ -228,7 +228,7 @@ def find_program(name: str) -> str:
     """The path of a program. Raises PeerMissing, with the package that has it."""
     path = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
     if path is None:
-        package = "orthanc" if name == "Orthanc" else "dcmtk"
+        package = {"Orthanc": "orthanc", "xxhsum": "xxhash"}.get(name, "dcmtk")
         raise PeerMissing(f"{name} is not installed (Debian package {package})")
     return path
 

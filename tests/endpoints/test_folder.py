@@ -27,6 +27,7 @@ from dcmsync.endpoints.folder.landing import CANNOT_UNDERSTAND, Landing
 from dcmsync.endpoints.folder.scan import examine, present, scan
 from dcmsync.errors import LocalTrouble
 from dcmsync.wire.part10 import file_meta
+from dcmsync.wire.source import Distant, Source
 from tests.endpoints.landing_run import EXPLICIT, arrival, data_set, element, place
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -248,6 +249,24 @@ def test_the_same_is_present_and_other_content_conflicts(make_shore: MakeShore, 
     other = shore.bring("1.2.3.4", data_set("1.2.3.4", fill=b"y"))
     assert (other.outcome, other.reason) == ("conflict", "content")
     assert (shore.root / "1.2.3/1.2.3.4.dcm").read_bytes().endswith(first)
+
+
+@pytest.mark.parametrize("memory_octets", [1 << 20, 10])
+def test_the_content_is_digested_where_that_is_asked_for(make_shore: MakeShore, memory_octets: int) -> None:
+    asked: list[tuple[bytes, str]] = []
+
+    def content(source: Source, transfer_syntax_uid: str, offset: int) -> str:
+        octets = source.read_at(offset, 1 << 20) if isinstance(source, Distant) else bytes(source[offset:])
+        asked.append((octets, transfer_syntax_uid))
+        return "c" * 32
+
+    octets = data_set("1.2.3.4", octets=50_000)
+    assert make_shore().bring("1.2.3.4", data_set("1.2.3.4")).content == ""
+    shore = make_shore(memory_octets=memory_octets, content=content, force=True)
+    assert [shore.bring("1.2.3.4", octets).content for _ in range(2)] == ["c" * 32, "c" * 32]
+    assert asked == [(octets, EXPLICIT)] * 2
+    assert shore.bring("1.2.3.4", octets[:-1]).content == ""
+    assert len(asked) == 2
 
 
 def test_force_replaces_other_content_but_no_other_instance(make_shore: MakeShore) -> None:

@@ -42,11 +42,11 @@ def test_all_stored_is_stored() -> None:
 
 def test_each_instance_is_told_when_itemizing() -> None:
     made = ledger(2)
-    made.landed(landed(1, path="1.dcm", size=9, digest="ab"))
+    made.landed(landed(1, path="1.dcm", size=9, digest="ab", content="cd"))
     made.present("1.1.1.2", "2.dcm", 8)
     first, second, series = told(made, itemize=True)
     assert (first.outcome, first.path, first.size, first.digest) == ("stored", "1.dcm", 9, "xxh3:ab")
-    assert (first.SOPClassUID, first.TransferSyntaxUID) == ("1.2", "1.2.1")
+    assert (first.SOPClassUID, first.TransferSyntaxUID, first.content) == ("1.2", "1.2.1", "xxh3:cd")
     assert (second.outcome, second.path, second.size) == ("present", "2.dcm", 8)
     assert (series.outcome, series.stored, series.present) == ("stored", 1, 1)
 

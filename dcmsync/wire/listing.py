@@ -135,7 +135,7 @@ def _count(element: Element) -> int:
         return 1
     if vr in UNITS:
         return length // (4 if vr == "AT" else UNITS[vr])
-    return element.octets.count(b"\\") + 1
+    return element.octets.count(b"\\") + 1 if element.octets.strip(b"\0 ") else 0
 
 
 def _hexadecimal(octets: bytes, unit: int) -> str:

@@ -12,6 +12,7 @@ from contextlib import AsyncExitStack
 from dcmsync.cache.digest import content_of
 from dcmsync.commands.options import Streams
 from dcmsync.commands.places import Places
+from dcmsync.errors import LocalTrouble
 from dcmsync.locator import Archive, Folder
 from dcmsync.net.patience import Watch
 from dcmsync.transfer.contents import Contents
@@ -24,6 +25,8 @@ class Sides:
 
     def __init__(self, arguments: Namespace, streams: Streams, watch: Watch) -> None:
         self.places = Places(arguments, watch, streams)
+        elsewhere = Namespace(**{**vars(arguments), "cache": None})  # one file remembers one place: the destination
+        self._others = Places(elsewhere, watch, streams)
         self.contents = Contents(lambda read_at, size, syntax: content_of(Distant(read_at, size), syntax, 0))
         self._streams = streams
         self._sides: dict[tuple[str, bool], Side] = {}
@@ -41,20 +44,23 @@ class Sides:
     async def enter(self, word: str, stack: AsyncExitStack, *, is_dest: bool = False) -> Side:
         """The side called `word`, with a session that ends with `stack`. A destination has one of its own.
 
-        Raises UsageError, and LocalTrouble or PeerError as the place does when it is opened.
+        Raises UsageError, and LocalTrouble for a source that is not there.
         """
         key = word, is_dest
         if key not in self._sides:
-            self._sides[key] = await self._open(word, stack, may_be_absent=is_dest)
+            self._sides[key] = await self._open(word, stack, is_dest=is_dest)
         return self._sides[key]
 
     def _is_absent(self, word: str) -> bool:
         locator = self.places.parse(word)
         return isinstance(locator, Folder | Archive) and not os.path.lexists(locator.path)
 
-    async def _open(self, word: str, stack: AsyncExitStack, *, may_be_absent: bool) -> Side:
-        if may_be_absent and self._is_absent(word):
+    async def _open(self, word: str, stack: AsyncExitStack, *, is_dest: bool) -> Side:
+        if self._is_absent(word):
+            if not is_dest:
+                raise LocalTrouble(f"{word} is not there", advice="Check its name")
             self._streams.warn(f"{word} is not there yet: it lacks everything")
             return Side(word, Nothing(), warn=self._streams.warn)
-        session = await stack.enter_async_context(self.places.open(word).session())
+        places = self.places if is_dest else self._others
+        session = await stack.enter_async_context(places.open(word).session())
         return Side(word, session, warn=self._streams.warn)

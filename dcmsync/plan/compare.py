@@ -12,10 +12,7 @@ from dcmsync.errors import UsageError
 from dcmsync.records.model import Change
 
 Trust = Literal["counts", "uids", "content"]
-TRUSTS: tuple[Trust, ...] = ("counts", "uids", "content")
 CHANGES: tuple[Change, ...] = ("missing", "differs", "extra", "same")
-DEFAULT_SHOWN = "missing,differs"
-SYMBOLS: dict[Change, str] = {"same": "=", "missing": "+", "extra": "-", "differs": "!"}
 
 INSTANCES = {Level.STUDY: "NumberOfStudyRelatedInstances", Level.SERIES: "NumberOfSeriesRelatedInstances"}
 """The keyword that says how many instances a thing has."""

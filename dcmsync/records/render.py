@@ -13,6 +13,7 @@ Values = Mapping[str, object]
 
 _UNIQUE = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 _OURS = ("type", "source")
+_SYMBOLS = {"same": "=", "missing": "+", "extra": "-", "differs": "!"}
 
 
 def uid(record: Values) -> str:
@@ -43,7 +44,10 @@ def table(records: Sequence[Values]) -> Iterator[str]:
 
 
 def tree(records: Iterable[Values]) -> Iterator[str]:
-    """Patients, their studies, series and instances, with counts; sorted by ID, date and number."""
+    """Patients, their studies, series and instances, with counts; sorted by ID, date and number.
+
+    Of records with a `change`, each line begins with its symbol; `!` where what is below differs in part.
+    """
     patients: dict[str, _Branch] = {}
     for record in records:
         if record.get("type") not in ("study", "series", "instance"):
@@ -54,6 +58,7 @@ def tree(records: Iterable[Values]) -> Iterator[str]:
                 break
             branch = branch.children.setdefault(str(record[key]), _Branch(record))
             branch.record = record if len(record) > len(branch.record) else branch.record
+        branch.symbol = _SYMBOLS.get(str(record.get("change")), "")
     ordered = sorted(patients.values(), key=lambda patient: str(patient.record.get("PatientID", "")))
     yield _total([_counted(len(ordered), "patient", "patients"), *_sums(ordered, 0)])
     for index, patient in enumerate(ordered):
@@ -66,11 +71,20 @@ class _Branch:
     def __init__(self, record: Values) -> None:
         self.record = record
         self.children: dict[str, _Branch] = {}
+        self.symbol = ""
+
+    def sum_symbols(self) -> str:
+        """Its symbol; without one of its own, what those below come to."""
+        if not self.symbol:
+            below = {child.sum_symbols() for child in self.children.values()} - {""}
+            self.symbol = "" if not below else "=" if below == {"="} else "!"
+        return self.symbol
 
 
 def _draw(branch: _Branch, depth: int, indent: str, *, is_last: bool) -> Iterator[str]:
     label = " | ".join(_labels(branch, depth))
-    yield f"{indent}{'└── ' if is_last else '├── '}{label}"
+    symbol = branch.sum_symbols()
+    yield f"{symbol}{' ' if symbol else ''}{indent}{'└── ' if is_last else '├── '}{label}"
     below = sorted(branch.children.values(), key=lambda child: _order(child.record, depth + 1))
     for index, child in enumerate(below):
         yield from _draw(child, depth + 1, indent + ("    " if is_last else "│   "), is_last=index == len(below) - 1)

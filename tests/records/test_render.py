@@ -161,3 +161,27 @@ def test_whatever_servers_say_can_be_shown(records: list[dict[str, object]], kin
     typed = [{"type": kind, **record} for record in records]
     for lines in (list(render.tree(typed)), list(render.table(typed))):
         assert all(line.isprintable() for line in lines)
+
+
+# Changes
+
+
+def test_a_tree_of_changes_has_a_symbol_on_each_line() -> None:
+    def line(start: str) -> str:
+        return next(line for line in lines if start in line)
+
+    lines = list(render.tree([
+        {**STUDY, "change": "missing"},
+        {**series(1), "StudyInstanceUID": "1.3", "StudyDate": "20240201", "change": "same"},
+        {**instance(7), "StudyInstanceUID": "1.3", "SeriesInstanceUID": "1.3.2", "StudyDate": "20240201",
+         "SeriesDescription": "Coronal", "change": "extra"},
+        {**STUDY, "PatientID": "P2", "StudyInstanceUID": "1.4", "StudyDate": "20240202", "change": "same"},
+    ]))  # fmt: skip
+    assert {text[:2] for text in lines[1:]} == {"+ ", "= ", "- ", "! "}
+    assert line("20240131").startswith("+") and line("20240201").startswith("!")
+    assert line("Axial 1").startswith("=") and line("Coronal").startswith("!") and line("00007").startswith("-")
+    assert line("ID: P1").startswith("!") and line("ID: P2").startswith("=")
+
+
+def test_a_tree_without_changes_has_no_symbols() -> None:
+    assert [line[0] for line in render.tree([STUDY])] == ["1", "└", " "]

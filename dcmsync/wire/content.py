@@ -23,7 +23,6 @@ from dcmsync.wire.nesting import MAX_DEPTH, NO_GROUPS, Broken, beyond, follow_se
 from dcmsync.wire.source import WINDOW_OCTETS, Distant, Source, Window
 
 CHUNK_OCTETS = 1 << 20  # the most that is handed on, or held, at once
-GATHERED_PIECES = 1 << 14
 
 Take = Callable[[bytes | memoryview], None]
 """Takes the next octets of the normal form. They are the caller's again when it returns."""
@@ -90,7 +89,7 @@ class _Writer:
         self._end = window.end
         self._gathered = gathered
         self._is_forward = is_forward
-        self._base = window.base
+        self._base = self._flushed = window.base
         self._octets = b""
         if isinstance(window.octets, bytes):
             self._octets = window.octets
@@ -119,8 +118,9 @@ class _Writer:
             at = base + position
             if at == limit and not is_delimited:
                 return at
-            if len(self._gathered.pieces) > GATHERED_PIECES:
+            if at - self._flushed > WINDOW_OCTETS:
                 self._gathered.flush()
+                self._flushed = at
             self._reach(at, 12)
             if is_item and self._ends_item(coding, at, limit, is_delimited=is_delimited):
                 return at + 8

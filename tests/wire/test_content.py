@@ -316,6 +316,15 @@ def test_every_source_and_any_window_gives_the_same(name: str, monkeypatch: pyte
             assert normal(source, uid, head.data_set_offset) == expected
 
 
+def test_what_is_gathered_is_handed_on_in_time() -> None:
+    octets = b"".join(element(0x00091000 + number, "OB", bytes(60_000)) for number in range(16, 96))
+    octets += element(0x00100010, "PN", b"A^B ") * 20_000
+    taken: list[int] = []
+    assert write_normal_form(octets, EXPLICIT, lambda piece: taken.append(len(piece)))
+    assert max(taken) < 4 * 65536
+    assert normal(octets, EXPLICIT) is not None
+
+
 def test_a_source_that_shrank_has_no_normal_form() -> None:
     octets = NAME + element(0x7FE00010, "", bytes(3 * CHUNK_OCTETS))
     for kept in [octets[:4], octets[:20], octets[:CHUNK_OCTETS]]:

@@ -163,9 +163,12 @@ class Inventory:
         order = list(dict.fromkeys((*wanted, *keys)))
         judges = {key: matcher(pattern, vr_of(key)) for key, pattern in keys.items() if pattern}
         fixed = {key: value for key, value in keys.items() if key.endswith("InstanceUID") and value}
+        dropped: set[str] = set()
         async with aclosing(self._session.find(ask)) as answers:
             async for answer in answers:
                 if isinstance(answer, Ending):
+                    for wrong in sorted(dropped) if not answer.is_last_word else ():
+                        self._once(f"answers that do not match the {wrong} asked for were dropped")
                     yield answer
                     continue
                 uid = answer.get(level.unique_key)
@@ -174,7 +177,7 @@ class Inventory:
                     continue
                 wrong = next((key for key, judge in judges.items() if key in answer and not judge(answer[key])), "")
                 if wrong:
-                    self._once(f"answers that do not match the {wrong} asked for were dropped")
+                    dropped.add(wrong)
                     continue
                 told = {key: value for key, value in answer.items() if key in _VOLUNTEERED or key[0].islower()}
                 yield {**{key: answer[key] for key in order if key in answer}, **told, **fixed}

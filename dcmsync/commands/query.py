@@ -5,17 +5,30 @@ from __future__ import annotations
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from dcmsync.commands.options import CALLING, FORMAT, REQUIRE_END, TIMEOUT, Command, Option, Streams
-from dcmsync.errors import ExitStatus, InputError, PeerError, UsageError
+from dcmsync.commands.options import (
+    CACHE,
+    CALLING,
+    FORMAT,
+    NO_CACHE,
+    REQUIRE_END,
+    TIMEOUT,
+    Command,
+    Option,
+    Streams,
+)
+from dcmsync.errors import ExitStatus, InputError, LocalTrouble, PeerError, UsageError
 
 if TYPE_CHECKING:
     from contextlib import AsyncExitStack
 
     from dcmsync.commands.places import Places
+    from dcmsync.commands.unsound import Series
     from dcmsync.contract import Attributes, Session
     from dcmsync.plan.levels import Query
     from dcmsync.plan.window import Judge
     from dcmsync.records.stream import Line
+
+_SERIES = ("StudyInstanceUID", "SeriesInstanceUID")
 
 COMMAND = Command(
     name="query",
@@ -29,11 +42,18 @@ COMMAND = Command(
         "that came twice are merged, answers that do not match are dropped with a warning, and a list that the server "
         "cut short is asked for again in parts; where that does not help, the end record says `complete: false` and "
         "the exit status is 6.\n\n"
+        "A folder or an archive answers as a server would, and without --all, from what is remembered of its files; "
+        "those that changed are read again. Instance records carry `path`, `size` and TransferSyntaxUID, and `digest` "
+        "and `content` where they are known. A file that is truncated, damaged or does not say which instance it is "
+        "counts as nothing: where it may match what was asked for, an outcome record names it at instance level, a "
+        "warning counts it at the others, and the exit status is 3. Files that are no DICOM at all are no trouble. Where "
+        "a file or folder cannot be read, the list is incomplete. Links are not followed.\n\n"
         "With - as ENDPOINT, records are read from standard input and expanded to --level, each at its own source."
     ),
     options=(
         Option(flags=("endpoint",), metavar="ENDPOINT", completion="endpoint",
-               help="whom to ask: AET@host:port, a configured name, or - for the sources of the records on stdin"),
+               help="whom to ask: AET@host:port, a configured name, a folder (with a / or .), an archive (.zip), or - "
+                    "for the sources of the records on stdin"),
         Option(flags=("key",), metavar="KEY[=VALUE]", nargs="*", completion="keyword",
                help="what must match, or what is wanted back"),
         Option(flags=("--level",), metavar="LEVEL", choices=("study", "series", "instance"), help="what to list"),
@@ -43,6 +63,8 @@ COMMAND = Command(
                help="another attribute to ask back, whatever level is asked for"),
         Option(flags=("--all",), help="allow a query that nothing restricts"),
         FORMAT,
+        CACHE,
+        NO_CACHE,
         TIMEOUT,
         CALLING,
         REQUIRE_END,
@@ -51,6 +73,7 @@ COMMAND = Command(
         ("dcmsync query pacs StudyDate=20240101-20240131 ModalitiesInStudy=CT", "the CT studies of a month"),
         ("dcmsync query PACS@10.0.0.1:104 PatientID=P1 Modality=MR", "the MR series of a patient"),
         ("dcmsync query pacs --since 12h | dcmsync query - --level series", "the series of last night's studies"),
+        ("dcmsync query ./archive --level instance | jq -r 'select(.outcome) | .path'", "the damaged files there"),
     ),
 )
 
@@ -94,6 +117,7 @@ class _Asking:
         self._trouble = ""
         self._splits = 0
         self._sessions: dict[str, Session] = {}
+        self._expanded: dict[str, set[Series]] = {}  # by source
 
     async def ask(self) -> ExitStatus:
         """The answers of one endpoint."""
@@ -101,10 +125,11 @@ class _Asking:
         try:
             async with self.places.open(name).session() as session:
                 await self._list(session, name, None)
-        except PeerError as error:
+        except (PeerError, LocalTrouble) as error:
             self._printer.end(complete=False, reason=error.reason, splits=self._splits)
             raise
-        return self._end()
+        status = self._tell_unsound(name, None)
+        return max(status, self._end())
 
     async def expand(self) -> ExitStatus:
         """What is below the records on standard input; those that are deep enough pass as they are."""
@@ -122,6 +147,8 @@ class _Asking:
         except InputError as error:
             self._printer.end(complete=False, reason=error.reason, splits=self._splits)
             raise
+        for source, series in self._expanded.items():
+            status = max(status, self._tell_unsound(source, series))
         self._trouble = self._trouble or reader.trouble
         return max(status, self._end())
 
@@ -142,9 +169,11 @@ class _Asking:
                 session = self.places.open(work.source).session()
                 self._sessions[work.source] = await stack.enter_async_context(session)
             await self._list(self._sessions[work.source], work.source, work.attributes)
+            study_uid, series_uid = (str(work.attributes.get(key, "")) for key in _SERIES)
+            self._expanded.setdefault(work.source, set()).add((study_uid, series_uid))
         except UsageError as error:
             raise InputError(error.message, line=line.number, advice=error.advice) from error
-        except PeerError as error:
+        except (PeerError, LocalTrouble) as error:
             self._streams.say(str(error))
             self._trouble = self._trouble or error.reason
             return error.exit_status
@@ -163,6 +192,21 @@ class _Asking:
                     self._printer.write({"type": kind, "source": source, **answer})
         self._splits += inventory.splits
         self._trouble = self._trouble or inventory.trouble
+
+    def _tell_unsound(self, source: str, among: set[Series] | None) -> ExitStatus:
+        """Names what a local place holds that is no whole instance."""
+        from dcmsync.commands.unsound import tell_unsound
+        from dcmsync.locator import Node
+
+        place = self.places.parse(source)
+        if isinstance(place, Node):
+            return ExitStatus.DONE
+        streams, catalogue = self._streams, self.places.catalogue(place.path)
+        is_any = tell_unsound(
+            catalogue, source, self._query,
+            write=self._printer.write, warn=streams.warn, note=streams.note, among=among,
+        )  # fmt: skip
+        return ExitStatus.FAILED if is_any else ExitStatus.DONE
 
     def _end(self) -> ExitStatus:
         self._printer.end(complete=not self._trouble, reason=self._trouble, splits=self._splits)

@@ -17,6 +17,7 @@ One thing failing is an outcome record; the run failing is one of these. Message
 thing, and what to do next; none of them carries patient data.
 """
 
+import errno
 from enum import IntEnum
 
 
@@ -151,3 +152,29 @@ class Refused(PeerError):
     def __init__(self, message: str, *, status: int, advice: str | None = None) -> None:
         super().__init__(message, advice=advice)
         self.status = status
+
+
+_TROUBLE = {
+    errno.ENOSPC: "no space left on the disk of the destination",
+    errno.EDQUOT: "the disk quota of the destination is used up",
+    errno.EFBIG: "the file is larger than the file system or the process may write",
+    errno.EROFS: "the destination is on a read-only file system",
+    errno.EIO: "the disk of the destination reports an input/output error",
+    errno.EACCES: "the destination may not be written",
+    errno.EPERM: "the destination may not be written",
+    errno.EMFILE: "too many open files in this process",
+    errno.ENFILE: "too many open files on this machine",
+    errno.ENOMEM: "no memory left",
+    errno.ESTALE: "the network file system of the destination went away",
+}
+
+
+def local_trouble(trouble: OSError) -> LocalTrouble:
+    """What an error of the operating system means for the run, in words. Names no file."""
+    words = _TROUBLE.get(trouble.errno or 0) or (trouble.strerror or "unknown error").lower()
+    return LocalTrouble(words, advice="mend that, then run the same command again: it goes on from there")
+
+
+def is_of_the_machine(trouble: OSError) -> bool:
+    """Whether the error would meet the next instance too, so that the run had better end."""
+    return trouble.errno in _TROUBLE

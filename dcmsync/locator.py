@@ -1,12 +1,14 @@
 """The strings that name places (locators), read once at the edge.
 
-Owns the grammar of locators, for the kinds that exist: configured names, DIMSE nodes, folders, zip archives. Refuses to
-look at the file system or the network, and never takes a plain word for a host.
+Owns the grammar of locators, for the kinds that exist: configured names, DIMSE nodes, folders, zip archives; and what a
+file below a local place may be called. Refuses to look at the file system or the network, and never takes a plain word
+for a host.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
+from hashlib import blake2b
 
 from msgspec import Struct
 
@@ -91,3 +93,16 @@ def _node(match: re.Match[str], text: str) -> Node:
         raise UsageError(f"{text!r}: {port} is no port")
     calling = match.groupdict().get("calling")
     return Node(host=match["host"].strip("[]"), port=port, ae=match["ae"], calling_ae=calling)
+
+
+def is_below(path: str) -> bool:
+    """Whether a relative path stays below where it begins."""
+    return "\0" not in path and all(part not in ("", ".", "..") for part in path.split("/"))
+
+
+def names_for(name: str, sop_instance_uid: str) -> Iterator[str]:
+    """The name of a file, then the one for when another instance has it: with a hash of the SOP Instance UID."""
+    yield name
+    digest = blake2b(sop_instance_uid.encode(), digest_size=8).hexdigest()
+    stem, _, extension = name.rpartition(".")
+    yield f"{stem}~{digest}.{extension}" if stem else f"{name}~{digest}"

@@ -159,9 +159,11 @@ class Bringing:
             return Target(word, Nothing())
         catalogue = self._places.catalogue(place.path)
         if isinstance(place, Folder):
+            from dcmsync.cache.digest import read_whole
             from dcmsync.endpoints.folder.stock import take_stock
 
-            take_stock(place.path, catalogue, skipped=self._places.skipped, read_data=self._trust == "content")
+            reader = read_whole if self._trust == "content" else None
+            take_stock(place.path, catalogue, skipped=self._places.skipped, read_whole=reader)
         else:
             from dcmsync.endpoints.zip.stock import take_stock as take_stock_of_archive
 
@@ -176,10 +178,12 @@ class Bringing:
         if isinstance(place, Folder):
             from dcmsync.endpoints.folder.arrivals import Settings as FolderSettings
             from dcmsync.endpoints.folder.landing import Landing
+            from dcmsync.endpoints.folder.stock import has_rotted
 
             return Landing(place.path, FolderSettings(
                 place=self._path, wanted=self._wanted, hasher=hasher, content=content_of, completed=target.completed,
                 force=self._arguments.force, transfer=self._transfer, remember=catalogue.remember,
+                may_replace=has_rotted(place.path, catalogue),
             ))  # fmt: skip
         from dcmsync.endpoints.zip.landing import Packing
         from dcmsync.endpoints.zip.landing import Settings as ArchiveSettings

@@ -6,34 +6,34 @@ Owns the steps of a landing and the verdict. Refuses to know of the other jobs o
 import errno
 import os
 import stat
+import time
 from collections.abc import Callable, Iterator
 from hashlib import blake2b
 
 from msgspec import structs
 
-from dcmsync.contract import Landed, LandedAs, Origin
+from dcmsync.contract import Holding, Landed, LandedAs, Origin
 from dcmsync.endpoints.folder.adoption import adopt
-from dcmsync.endpoints.folder.arrivals import (
-    Job,
-    Settings,
-    is_of_the_machine,
-    local_trouble,
-    write_all,
-)
+from dcmsync.endpoints.folder.arrivals import Job, Settings, write_all
 from dcmsync.endpoints.folder.below import Folders
 from dcmsync.endpoints.folder.scan import (
     IDENTITY,
     SERIES_INSTANCE_UID,
+    SOP_CLASS_UID,
     SOP_INSTANCE_UID,
     STUDY_INSTANCE_UID,
     source_of,
 )
 from dcmsync.endpoints.folder.staging import Staging
+from dcmsync.endpoints.folder.stock import believable, stamp_of
+from dcmsync.errors import is_of_the_machine, local_trouble
+from dcmsync.wire import kept
 from dcmsync.wire.elements import walk
 from dcmsync.wire.part10 import text, walk_file
 from dcmsync.wire.source import Distant, Source, Values
 
 COMPARE_OCTETS = 1 << 20
+LINKED_NS = 3_600_000_000_000
 
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK})
@@ -59,6 +59,9 @@ class Approach:
         self._digest = job.file_digest
         self._content = ""
         self._values: Values = {}
+        self._encoding = ""
+        self._status: os.stat_result | None = None  # of the file, when every octet of it was durable
+        self._named_ns = 0
         self._path = ""
         self._note = ""
         self._copied = ""  # why it was not linked, though that was asked for
@@ -79,9 +82,10 @@ class Approach:
         if self._job.origin is not None and not self._adopt(self._job.origin):
             self._end("failed", "changed", "the file changed, or vanished, while it was taken")
             return
-        wanted = self._settings.wanted | IDENTITY
+        wanted = self._settings.wanted | IDENTITY | (kept.TAGS if self._settings.remember else frozenset())
         found = walk(self._data_set(), self._job.arrival.transfer_syntax_uid, wanted=wanted)
         self._values = found.values
+        self._encoding = found.encoding or self._job.arrival.transfer_syntax_uid
         if found.encoding:
             self._note = f"its elements are written as in {found.encoding}, not as declared"
         expected = self._job.expected
@@ -120,9 +124,11 @@ class Approach:
         except OSError as trouble:  # the file that a link leads to may lie where nothing is ever written
             if self._job.origin is None or trouble.errno not in (errno.EINVAL, errno.EROFS):
                 raise
+        self._status = os.fstat(self._descriptor)
 
     def name(self) -> None:
         """Gives the file its final name, or says what has it."""
+        self._named_ns = time.time_ns()
         folder, _, name = self._path.rpartition("/")
         folder_fd = self._folders.enter(folder)
         for candidate in _names(name, self._job.arrival.sop_instance_uid):
@@ -154,6 +160,36 @@ class Approach:
                     self._fail_by(trouble)
         return self._landed
 
+    def holding(self) -> Holding | None:
+        """What may be remembered of a file that was stored. A symbolic link is no file of the destination.
+
+        Its stamp is from before it had its name, so that what is done to it afterwards shows. The octets of one that
+        was linked may have been read long ago: it must be older than any run takes to get here.
+        """
+        landed, status = self._landed, self._status
+        if landed is None or landed.outcome != "stored" or status is None or self._settings.transfer == "symlink":
+            return None
+        stamp, origin = stamp_of(status), self._job.origin
+        is_linked = origin is not None and (origin.stamp.device, origin.stamp.inode) == (stamp.device, stamp.inode)
+        if is_linked and origin is not None and (origin.stamp != stamp or not origin.head):
+            return None
+        holding = Holding(
+            path=landed.path,
+            stamp=stamp,
+            state="whole",
+            study_uid=landed.study_uid,
+            series_uid=landed.series_uid,
+            sop_instance_uid=self._uid(SOP_INSTANCE_UID),
+            sop_class_uid=self._uid(SOP_CLASS_UID),
+            transfer_syntax_uid=landed.arrival.transfer_syntax_uid,
+            data_set_offset=len(self._job.head),
+            attributes=kept.plain_values(self._values, self._encoding),
+            digest=landed.digest,
+            content=landed.content,
+            read_ns=self._named_ns,
+        )
+        return believable(holding, self._named_ns - (LINKED_NS if is_linked else 0))
+
     def _name_in(self, folder_fd: int, name: str) -> tuple[LandedAs, str, str]:
         """Tries one name: an outcome, a reason for programs, and words for people."""
         try:
@@ -161,13 +197,19 @@ class Approach:
             return "stored", "", ""
         except FileExistsError:
             outcome, reason, message = self._judge(folder_fd, name)
-        # A truncated file of this very instance has nothing that the whole one lacks; anything else is the user's.
-        if reason == "truncated" or (reason in ("content", "broken") and self._settings.force):
-            os.rename(self._staged, name, src_dir_fd=self._staging.fd, dst_dir_fd=folder_fd)
-            self._staged = ""
-            said = "a truncated file of the same instance" if reason == "truncated" else "other content, as asked"
-            return "stored", "replaced", f"replaced {said}"
-        return outcome, reason, message
+        # A truncated file of this very instance has nothing that the whole one lacks, and one that rotted nothing that
+        # anybody wanted; anything else is the user's.
+        said = ""
+        if reason == "truncated":
+            said = "a truncated file of the same instance"
+        elif reason in ("content", "broken"):
+            has_rotted = self._settings.may_replace is not None and self._settings.may_replace(self._path)
+            said = "a file that had rotted" if has_rotted else "other content, as asked" if self._settings.force else ""
+        if not said:
+            return outcome, reason, message
+        os.rename(self._staged, name, src_dir_fd=self._staging.fd, dst_dir_fd=folder_fd)
+        self._staged = ""
+        return "stored", "replaced", f"replaced {said}"
 
     def _publish(self, folder_fd: int, name: str) -> None:
         """Names the staged file without ever replacing one. Raises OSError, FileExistsError among them."""
@@ -273,7 +315,7 @@ class Approach:
         return text(self._values[tag][1]) if tag in self._values else ""
 
     def _end(self, outcome: LandedAs, reason: str, message: str) -> None:
-        status = os.fstat(self._descriptor) if outcome == "stored" else None
+        status = self._status if outcome == "stored" else None
         copied = self._copied if outcome == "stored" else ""
         self._landed = Landed(
             arrival=structs.replace(self._job.arrival, origin=None) if self._is_itself else self._job.arrival,

@@ -5,16 +5,15 @@ and hashed where they lie, without a copy. Refuses to choose their name, and loo
 as to end what cannot become a data set.
 """
 
-import errno
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from dcmsync.contract import Arrival, Expected, Origin
+from dcmsync.contract import Arrival, Expected, Holding, Origin
 from dcmsync.endpoints.folder.staging import Staging
-from dcmsync.errors import LocalTrouble, RemoteProtocolError
+from dcmsync.errors import RemoteProtocolError, local_trouble
 from dcmsync.wire.codings import DEFLATED
 from dcmsync.wire.elements import walk
 from dcmsync.wire.part10 import file_meta
@@ -23,20 +22,6 @@ from dcmsync.wire.source import Distant, Source, Values
 FIRST_LOOK_OCTETS = 64 << 10  # when an arriving instance is first looked at
 MEMORY_OCTETS = 128 << 10  # an instance up to this size stays in memory until it lands
 PIECES_AT_ONCE = 1000  # below IOV_MAX (1024) of Linux and macOS
-
-_TROUBLE = {
-    errno.ENOSPC: "no space left on the disk of the destination",
-    errno.EDQUOT: "the disk quota of the destination is used up",
-    errno.EFBIG: "the file is larger than the file system or the process may write",
-    errno.EROFS: "the destination is on a read-only file system",
-    errno.EIO: "the disk of the destination reports an input/output error",
-    errno.EACCES: "the destination may not be written",
-    errno.EPERM: "the destination may not be written",
-    errno.EMFILE: "too many open files in this process",
-    errno.ENFILE: "too many open files on this machine",
-    errno.ENOMEM: "no memory left",
-    errno.ESTALE: "the network file system of the destination went away",
-}
 
 Transfer = Literal["copy", "link", "symlink"]
 """How a file of this machine comes to stand in a folder: as a copy, as a hard link, or as a symbolic link."""
@@ -77,6 +62,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     hasher: Callable[[], Hasher]
     completed: Callable[[Job], None]
     content: Callable[[Source, str, int], str] | None = None  # source, transfer syntax UID, offset -> content digest
+    remember: Callable[[Iterable[Holding]], None] | None = None  # told of what was stored, before anybody else
+    may_replace: Callable[[str], bool] | None = None  # relative path -> what stands there is known to have rotted
     force: bool = False
     transfer: Transfer = "copy"
     memory_octets: int = MEMORY_OCTETS
@@ -203,14 +190,3 @@ def write_all(descriptor: int, pieces: Sequence[memoryview]) -> None:
             done += 1
         if written:
             left[done] = left[done][written:]
-
-
-def local_trouble(trouble: OSError) -> LocalTrouble:
-    """What an error of the operating system means for the run, in words. Names no file."""
-    words = _TROUBLE.get(trouble.errno or 0) or (trouble.strerror or "unknown error").lower()
-    return LocalTrouble(words, advice="mend that, then run the same command again: it goes on from there")
-
-
-def is_of_the_machine(trouble: OSError) -> bool:
-    """Whether the error would meet the next instance too, so that the run had better end."""
-    return trouble.errno in _TROUBLE

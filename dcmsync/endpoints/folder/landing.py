@@ -23,9 +23,10 @@ from typing import Self
 
 from dcmsync.contract import Arrival, Expected, Landed
 from dcmsync.endpoints.folder.approach import STEPS, Approach
-from dcmsync.endpoints.folder.arrivals import Job, Settings, Sink, local_trouble
+from dcmsync.endpoints.folder.arrivals import Job, Settings, Sink
 from dcmsync.endpoints.folder.below import Durable, Folders
 from dcmsync.endpoints.folder.staging import Staging
+from dcmsync.errors import local_trouble
 
 MAX_UID_OCTETS = 64  # PS3.5 §9.1; longer ones from a peer are refused at the door
 CANNOT_UNDERSTAND = 0xC000  # PS3.4 Table B.2-1
@@ -77,7 +78,10 @@ class Landing:
             finally:
                 for approach in approaches:
                     approach.close()
-        return [approach.verdict(failed) for approach in approaches]
+        verdicts = [approach.verdict(failed) for approach in approaches]
+        if self._settings.remember is not None:
+            self._settings.remember([holding for each in approaches if (holding := each.holding()) is not None])
+        return verdicts
 
     @property
     def is_made_at_once(self) -> bool:

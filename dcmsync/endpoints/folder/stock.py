@@ -14,7 +14,7 @@ racy). A file that young is remembered with a time that no file has, so that the
 import os
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from operator import itemgetter
 from typing import Protocol
 
@@ -101,6 +101,16 @@ def take_stock(
         if not catalogue.has_lost:
             return stock
     raise LocalTrouble(f"what {root} holds cannot be remembered, not even for this run")
+
+
+def has_rotted(root: str, catalogue: Catalogue) -> Callable[[str], bool]:
+    """Tells of a path whether the file that stands there now is known to have rotted."""
+
+    def judge(path: str) -> bool:
+        known = catalogue.at(path)
+        return known is not None and known.state == "rotten" and known.stamp == _stamp_at(os.path.join(root, path))
+
+    return judge
 
 
 class _Taking:

@@ -1,7 +1,7 @@
 """Some of the contents: the events that a judge of tags lets through, balanced as they were.
 
-Owns what a choice means for what is nested: a wanted sequence comes with all that is in it, an unwanted one goes with
-all that is in it, and any other is there for what is wanted within. Refuses to judge tags.
+Owns what a choice means for what is nested: an unwanted sequence goes with all that is in it, a wanted one comes with
+all that is in it and is not unwanted, and any other is there for what is wanted within. Refuses to judge tags.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dcmsync.wire.events import Closed, Element, Event, Item, ItemEnd, Opened
 
 Judge = Callable[[int], bool | None]
-"""Wanted with all that is in it, unwanted with all that is in it, or None: only something in it may be wanted."""
+"""Wanted with what is in it, unwanted with what is in it, or None: only something in it may be wanted."""
 
 
 def chosen(events: Iterable[Event], judge: Judge, *, with_empty_items: bool) -> Iterator[Event]:
@@ -19,24 +19,32 @@ def chosen(events: Iterable[Event], judge: Judge, *, with_empty_items: bool) -> 
     """
     held: list[Opened | Item] = []  # the innermost that are open, as far as they are held back
     depth = 0  # how many sequences are open
-    settled: tuple[int, bool] | None = None  # the depth from which on everything is wanted, or nothing
+    wanted: int | None = None  # the depth of a wanted sequence that is open
+    unwanted: int | None = None  # and of an unwanted one
     for event in events:
         if isinstance(event, Closed):
             depth -= 1
-        if settled is not None:
-            if settled[1]:
-                yield event
-            if isinstance(event, Closed) and depth == settled[0]:
-                settled = None
+        if unwanted is not None:
+            if isinstance(event, Closed) and depth == unwanted:
+                unwanted = None
         elif isinstance(event, Element | Opened):
             is_wanted = judge(event.tag)
+            if is_wanted is None and wanted is not None:
+                is_wanted = True
             if is_wanted:
                 yield from _released(held, with_empty_items=with_empty_items)
                 yield event
-            if isinstance(event, Opened) and is_wanted is None:
-                held.append(event)
-            elif isinstance(event, Opened):
-                settled = depth, bool(is_wanted)
+            if isinstance(event, Opened):
+                if is_wanted is None:
+                    held.append(event)
+                elif not is_wanted:
+                    unwanted = depth
+                elif wanted is None:
+                    wanted = depth
+        elif wanted is not None:
+            yield event
+            if isinstance(event, Closed) and depth == wanted:
+                wanted = None
         elif isinstance(event, Item):
             held.append(event)
         elif isinstance(event, ItemEnd | Closed):

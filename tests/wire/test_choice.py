@@ -42,6 +42,13 @@ def test_an_unwanted_sequence_goes_whole() -> None:
     assert choose([*nested, leaf(A)], {A}, {SEQUENCE}) == [leaf(A)]
 
 
+def test_an_exclude_holds_in_a_wanted_sequence() -> None:
+    nested = sequence(SEQUENCE, [leaf(A), leaf(B), *sequence(OTHER, [leaf(A)], [leaf(B)])], [leaf(B)])
+    assert choose([*nested, leaf(B)], {SEQUENCE, B}, {A}) == [
+        *sequence(SEQUENCE, [leaf(B), *sequence(OTHER, [], [leaf(B)])], [leaf(B)]), leaf(B)]
+    assert choose(nested, {SEQUENCE}, {OTHER}) == sequence(SEQUENCE, [leaf(A), leaf(B)], [leaf(B)])
+
+
 def test_an_exclude_holds_in_a_sequence_that_leads_to_a_wanted_element() -> None:
     nested = sequence(SEQUENCE, [leaf(A), leaf(B)])
     assert choose(nested, {A}, {B}) == sequence(SEQUENCE, [leaf(A)])

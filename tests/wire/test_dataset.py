@@ -16,7 +16,16 @@ from pynetdicom.dsutils import decode as their_decode
 from pynetdicom.dsutils import encode as their_encode
 
 from dcmsync.errors import RemoteProtocolError, UsageError
-from dcmsync.wire.dataset import decode_identifier, decode_values, encode_identifier, encode_values, entry, tag_of
+from dcmsync.wire.dataset import (
+    decode_identifier,
+    decode_values,
+    described,
+    encode_identifier,
+    encode_values,
+    entry,
+    keywords,
+    tag_of,
+)
 
 IMPLICIT, EXPLICIT, BIG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
 SYNTAXES = {"implicit": IMPLICIT, "explicit": EXPLICIT, "big endian": BIG}
@@ -329,3 +338,10 @@ def test_any_octets_are_read_or_refused(octets: bytes, syntax: str) -> None:
         decode_identifier(octets, syntax)
     except RemoteProtocolError:
         return
+
+
+def test_repeating_groups_are_described_and_private_ones_are_not() -> None:
+    assert described(0x60023000) == ("OB or OW", "OverlayData")
+    assert described(0x00280106) == ("US or SS", "SmallestImagePixelValue")
+    assert described(0x60013000) == described(0x00091001) == ("", "")
+    assert {"PatientName", "OverlayData"} <= set(keywords())

@@ -1,8 +1,11 @@
 """`dcmsync query`, as people run it, against Orthanc and DCMTK's dcmqrscp."""
 
+import base64
 import json
 import os
+import shutil
 import subprocess
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -272,7 +275,6 @@ def test_expanding_needs_a_pipe(workdir: Workdir) -> None:
     (("pacs", "PatientID=A"), "No names are configured"),
     (("https://pacs/wado", "PatientID=A"), "https://"),
     (("X@127.0.0.1:70000", "PatientID=A"), "70000"),
-    (("./folder", "PatientID=A"), "folder"),
     ((), "ENDPOINT"),
 ])  # fmt: skip
 def test_wrong_words_are_named_before_anything_is_done(words: tuple[str, ...], said: str, workdir: Workdir) -> None:
@@ -516,6 +518,222 @@ def test_a_list_that_cannot_be_asked_for_in_parts_is_called_incomplete(
     assert len(done.of_type("study")) == 2
     assert done.records[-1].items() >= {"type": "end", "complete": False, "records": 2}.items()
     assert "cut short" in done.stderr
+
+
+# Folders and archives
+
+
+def stripped(record: dict[str, object]) -> dict[str, object]:
+    """A record without what only a place of this machine tells, and without where it is from."""
+    ours = {"TransferSyntaxUID"} if record["type"] == "instance" else set()
+    return {key: value for key, value in record.items() if (key[0].isupper() or key == "type") and key not in ours}
+
+
+def same(one: Done, other: Done) -> bool:
+    """Whether two runs gave the same records, in whatever order."""
+    return sorted(map(str, map(stripped, one.records[:-1]))) == sorted(map(str, map(stripped, other.records[:-1])))
+
+
+@pytest.fixture
+def tree(workdir: Workdir, made: list[samples.Sample]) -> Path:
+    """What was made, in the folder that is queried as ./tree."""
+    folder = workdir.path / "tree"
+    shutil.copytree(made[0].path.parents[2], folder)
+    return folder
+
+
+@pytest.mark.parametrize("words", [
+    ("--all",),
+    ("--all", "--level", "series"),
+    ("--all", "--level", "instance"),
+    ("PatientID=S41P0001",),
+    ("PatientID=S41P000?", "--level", "instance"),
+    ("PatientName=Canary*",),
+    ("PatientName=*ird", "ModalitiesInStudy=CT"),
+    ("PatientID=nobody",),
+    ("StudyDate=20240303-",),
+    ("StudyDate=20240203-20240303", "--level", "series"),
+    ("Modality=CT", "SeriesNumber=2"),
+    ("Modality=MR",),
+    ("InstanceNumber=1",),
+    ("AccessionNumber=A000003", "--level", "instance"),
+    (f"StudyInstanceUID={samples.uid(SEED, 3)},{samples.uid(SEED, 1)}",),
+    (f"SOPInstanceUID={samples.uid(SEED, 3, 1, 2)}",),
+    ("--since", "2024-03-03T12:00"),
+    ("PatientID=S41P0001", "--level", "instance", "--return", "SliceThickness,ImagePositionPatient,Rows"),
+    ("PatientID=S41P0001", "ReferringPhysicianName", "--level", "series"),
+    ("KVP=120", "PatientID=S41P0002"),
+    ("SOPClassUID=1.2.840.10008.5.1.4.1.1.2", "PatientID=S41P0002"),
+])  # fmt: skip
+def test_a_folder_answers_like_a_server(
+    words: tuple[str, ...], workdir: Workdir, archive: peers.Peer, tree: Path
+) -> None:
+    level = () if words[0] != "KVP=120" else ("--level", "instance")
+    asked = workdir.run("query", archive.locator, *words, *level)
+    for _ in range(2):  # from the files, then from what is remembered of them
+        done = workdir.run("query", "./tree", *words, *level)
+        assert (done.status, done.stderr) == (0, ""), done
+        assert same(done, asked), (done, asked)
+        assert all(record["source"] == "./tree" for record in done.records[:-1])
+        assert done.records[-1] == {"type": "end", "format": 1, "complete": True, "records": len(done.records) - 1}
+
+
+def test_a_record_of_a_file_says_where_it_is(workdir: Workdir, tree: Path) -> None:
+    done = workdir.run("query", "./tree", "--level", "instance", "--no-cache")
+    assert done.status == 0, done
+    for record in done.of_type("instance"):
+        path = tree / record["path"]
+        assert pydicom.dcmread(path).SOPInstanceUID == record["SOPInstanceUID"]
+        assert record["size"] == path.stat().st_size
+        assert record["TransferSyntaxUID"] == samples.EXPLICIT_LITTLE
+    assert len(done.of_type("instance")) == 18
+
+
+def test_what_is_remembered_is_not_read_again_unless_it_changed(
+    workdir: Workdir, tree: Path, require: Callable[[str], str]
+) -> None:
+    for path in tree.rglob("*.dcm"):
+        os.utime(path, (1, 1))
+
+    def opened(*words: str) -> int:
+        log = workdir.path / "log"
+        line = [require("strace"), "-f", "-e", "trace=openat", "-o", str(log), *workdir.program, "query", "./tree"]
+        environment = workdir.environment()
+        subprocess.run([*line, *words], check=True, cwd=workdir.path, env=environment, stdout=subprocess.DEVNULL)
+        return len({line for line in log.read_text().splitlines() if ".dcm" in line})
+
+    assert opened() == 18
+    assert opened("--level", "instance") == 0
+    changed = next(tree.rglob("*.dcm"))
+    changed.write_bytes(changed.read_bytes())
+    os.utime(changed, (2, 2))
+    assert opened() == 1
+    assert opened("--no-cache") == 18
+    assert opened("--cache", "named.sqlite") == 18
+    assert opened("--cache", "named.sqlite") == 0
+    assert (workdir.path / "named.sqlite").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_file_that_came_left_or_changed_is_seen_by_the_next_query(workdir: Workdir, tree: Path) -> None:
+    def numbers() -> int:
+        return len(workdir.run("query", "./tree", "--level", "instance").of_type("instance"))
+
+    assert numbers() == 18
+    first, second, *_ = sorted(tree.rglob("*.dcm"))
+    first.unlink()
+    assert numbers() == 17
+    os.truncate(second, 9000)
+    assert numbers() == 16
+    shutil.copy(next(tree.rglob("*.dcm")), tree / "twin")
+    assert numbers() == 16
+
+
+def test_records_of_folders_are_expanded(workdir: Workdir, tree: Path, archive: peers.Peer) -> None:
+    lines = workdir.run("query", "./tree", "PatientID=S41P0001").stdout
+    lines += workdir.run("query", archive.locator, "PatientID=S41P0002").stdout
+    done = workdir.run("query", "-", "--level", "instance", stdin=lines)
+    assert done.status == 0, done
+    assert [record.get("source") for record in done.records] == ["./tree"] * 6 + [archive.locator] * 6 + [None]
+    assert all(("path" in record) == (record.get("source") == "./tree") for record in done.records)
+
+
+def test_files_that_are_not_whole_are_named_and_never_counted(workdir: Workdir, tree: Path) -> None:
+    cut, early, nameless, *_ = sorted(tree.rglob("*.dcm"))
+    os.truncate(cut, cut.stat().st_size - 1)
+    os.truncate(early, 400)
+    data_set = pydicom.dcmread(nameless)
+    del data_set.SOPInstanceUID
+    data_set.save_as(nameless)
+    (tree / "README").write_text("not a picture")
+    done = workdir.run("query", "./tree", "--level", "instance")
+    assert done.status == 3, done
+    assert {record["path"]: record["reason"] for record in done.of_type("outcome")} == {
+        str(cut.relative_to(tree)): "truncated",
+        str(early.relative_to(tree)): "truncated",
+        str(nameless.relative_to(tree)): "unidentified",
+    }
+    named = {record["path"]: record for record in done.of_type("outcome")}[str(cut.relative_to(tree))]
+    assert named.items() >= {
+        "level": "instance", "outcome": "failed", "retry": False, "source": "./tree", "size": cut.stat().st_size,
+        "StudyInstanceUID": samples.uid(SEED, 1), "SeriesInstanceUID": samples.uid(SEED, 1, 1),
+    }.items()  # fmt: skip
+    assert len(done.of_type("instance")) == 15
+    assert done.records[-1].items() >= {"complete": True, "records": 18}.items()
+    assert "3 files are truncated, damaged or nameless" in done.stderr and "README" not in done.stderr
+    study = workdir.run("query", "./tree", "PatientID=S41P0001", "-v")
+    assert study.status == 3 and study.records[0]["NumberOfStudyRelatedInstances"] == 3, study
+    assert "--level instance names them" in study.stderr and "1 files are no DICOM" in study.stderr
+
+
+def test_a_damaged_file_that_cannot_be_meant_is_no_trouble(workdir: Workdir, tree: Path) -> None:
+    cut = sorted(tree.rglob("*.dcm"))[0]
+    os.truncate(cut, cut.stat().st_size - 1)
+    for words in (("PatientID=S41P0002",), ("StudyDate=20240303-",), ("Modality=MR",), ("ModalitiesInStudy=MR",)):
+        assert workdir.run("query", "./tree", *words, "--level", "instance").status == 0
+    assert workdir.run("query", "./tree", "PatientID=S41P0001", "--level", "instance").status == 3
+    assert workdir.run("query", "./tree", f"StudyInstanceUID=1.2,{samples.uid(SEED, 1)}").status == 3
+    for number, status in ((1, 3), (2, 0)):
+        study = workdir.run("query", "./tree", f"PatientID=S41P000{number}").records[0]
+        done = workdir.run("query", "-", "--level", "instance", stdin=[study])
+        assert (done.status, len(done.of_type("outcome"))) == (status, status // 3), done
+
+
+def test_a_tree_full_of_surprises_is_survived(workdir: Workdir, tree: Path) -> None:
+    os.mkfifo(tree / "fifo")
+    (tree / "loop").symlink_to(tree)
+    (tree / "out").symlink_to("/etc")
+    (tree / "dangling").symlink_to("nowhere")
+    name = os.fsdecode(b"\xff\xfe\n.dcm")
+    next(tree.rglob("*.dcm")).rename(tree / name)
+    done = workdir.run("query", "./tree", "--level", "instance", "-v")
+    assert done.status == 0, done
+    assert len(done.of_type("instance")) == 18
+    (odd,) = [record for record in done.of_type("instance") if "path_octets" in record]
+    assert base64.b64decode(odd["path_octets"]) == b"\xff\xfe\n.dcm"
+    assert done.stderr.count("passed by: a symbolic link") == 3
+
+
+@pytest.mark.parametrize("name", ["gone", "file"])
+def test_a_folder_that_is_not_there_is_local_trouble(workdir: Workdir, name: str) -> None:
+    (workdir.path / "file").write_text("no folder")
+    done = workdir.run("query", f"./{name}")
+    assert done.status == 7, done
+    assert f"./{name} is no folder that is there" in done.stderr
+    assert done.records == [{"type": "end", "format": 1, "complete": False, "records": 0, "reason": "local"}]
+
+
+def test_a_folder_that_is_not_there_does_not_keep_the_others_from_being_asked(workdir: Workdir, tree: Path) -> None:
+    study = workdir.run("query", "./tree", "PatientID=S41P0001").records[0]
+    done = workdir.run("query", "-", "--level", "series", stdin=[{**study, "source": "./gone"}, study])
+    assert done.status == 7, done
+    assert len(done.of_type("series")) == 2
+    assert done.records[-1].items() >= {"complete": False, "reason": "local"}.items()
+
+
+def test_a_hundred_studies_in_a_folder_are_a_hundred(workdir: Workdir) -> None:
+    samples.make_series(workdir.path / "tree", studies=100, instances=1, rows=1, columns=1, seed=47)
+    done = workdir.run("query", "./tree")
+    assert done.records[-1] == {"type": "end", "format": 1, "complete": True, "records": 100}
+
+
+def test_an_archive_answers_like_the_folder_that_it_was_made_of(
+    workdir: Workdir, tree: Path, require: Callable[[str], str]
+) -> None:
+    subprocess.run([require("zip"), "-q", "-r", "../tree.zip", "."], check=True, cwd=tree)
+    for level in ("study", "series", "instance"):
+        done = workdir.run("query", "tree.zip", "--level", level)
+        assert (done.status, done.stderr) == (0, ""), done
+        assert same(done, workdir.run("query", "./tree", "--level", level))
+
+
+def test_nothing_of_a_patient_in_a_folder_is_said_on_stderr(workdir: Workdir, tree: Path) -> None:
+    (tree / "study0001").rename(tree / "Canary^Bird")
+    for path in sorted(tree.rglob("*.dcm"))[:2]:
+        os.truncate(path, 5000)
+    (tree / "Canary link").symlink_to(tree)
+    done = workdir.run("query", "./tree", "--level", "instance", "-v")
+    assert done.status == 3, done
+    assert "Canary" not in done.stderr and "S41P" not in done.stderr
 
 
 # What is said to people

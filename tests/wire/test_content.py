@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dcmsync.wire.content import CHUNK_OCTETS, write_normal_form
+from dcmsync.wire.elements import walk
 from dcmsync.wire.nesting import MAX_DEPTH
 from dcmsync.wire.part10 import Head, parse_file, walk_file
 from dcmsync.wire.source import Distant, Source
@@ -216,6 +217,31 @@ def test_a_value_that_is_no_run_of_whole_items_stays_as_it_is(vr: str, value: by
     assert normal(octets, EXPLICIT if vr else IMPLICIT) == element(0x00091010, "", value)
 
 
+PN = element(0x00100010, "PN", b"A^B ")
+
+
+@pytest.mark.parametrize(
+    "inside, is_whole",
+    [
+        (item(PN) + opened_item(PN), True),
+        (item(PN) + CLOSE_SEQUENCE, True),
+        (item(PN + CLOSE_ITEM), True),
+        (item(PN[:-1]), False),
+        (item(PN)[:-1], False),
+        (OPEN_ITEM + PN, False),
+        (item(PN + CLOSE_ITEM + item(PN)), False),
+        (item(PN) + CLOSE_SEQUENCE + item(PN), False),
+        (item(element(0x00081140, "SQ", item(PN[:-1]))), False),
+        (item(element(0x00081140, "SQ", item(PN)[:-1])), False),
+        (opened_item(PN)[:-8] + element(0x00081140, "SQ", item(PN)[:-1]) + CLOSE_ITEM, False),
+    ],
+)
+def test_a_broken_sequence_has_no_normal_form(inside: bytes, is_whole: bool) -> None:
+    octets = element(0x00081140, "SQ", inside) + PN * 3
+    assert (normal(octets, EXPLICIT) is not None) == is_whole
+    assert walk(octets, EXPLICIT).is_whole == is_whole
+
+
 def test_group_lengths_and_padding_are_left_out_at_any_depth() -> None:
     padding = element(0xFFFCFFFC, "OB", bytes(2))
     inside = element(0x00100000, "UL", bytes(4)) + element(0x00100010, "PN", b"A^B ") + padding
@@ -391,6 +417,14 @@ def test_sequences_nest_so_deep_and_no_deeper() -> None:
     assert normal(nested(MAX_DEPTH + 1, "", is_delimited=True), IMPLICIT) is None
     deeper = normal(nested(MAX_DEPTH + 1, "", is_delimited=False), IMPLICIT)
     assert deeper is not None and item(b"") in deeper
+
+
+def test_a_value_that_nests_too_deep_by_its_delimiters_is_no_sequence() -> None:
+    for depth in [MAX_DEPTH - 1, MAX_DEPTH]:
+        inside = nested(depth, "", is_delimited=True)
+        found = normal(element(0x00081140, "", item(inside)), IMPLICIT)
+        as_sequence, as_it_is = opened(0x00081140, opened_item(inside)), element(0x00081140, "", item(inside))
+        assert found == (as_sequence if depth < MAX_DEPTH else as_it_is)
 
 
 @pytest.mark.parametrize("vr, uid", [("SQ", EXPLICIT), ("", IMPLICIT), ("UN", EXPLICIT)])

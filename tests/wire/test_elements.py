@@ -163,6 +163,7 @@ def item(octets: bytes) -> bytes:
         (item(SMALL[:-1]), False),
         (OPEN_ITEM + SMALL, False),
         (item(SMALL + END_OF_ITEM + END_OF_ITEM), False),
+        (item(SMALL + END_OF_ITEM + item(SMALL)), False),
         (item(element(0x00081140, "SQ", item(SMALL[:-1]))), False),
         (item(opened(0x00081140, "SQ") + OPEN_ITEM + SMALL), False),
     ],

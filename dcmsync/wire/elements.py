@@ -35,7 +35,16 @@ from dcmsync.wire.codings import (
     plain,
 )
 from dcmsync.wire.nesting import NO_GROUPS, NO_LIMIT, Broken, beyond, follow_sequence, odd_header
-from dcmsync.wire.source import MAX_INFLATED_OCTETS, WINDOW_OCTETS, Distant, Inflating, Source, Values, Window
+from dcmsync.wire.source import (
+    MAX_INFLATED_OCTETS,
+    MAX_VALUE_OCTETS,
+    WINDOW_OCTETS,
+    Distant,
+    Inflating,
+    Source,
+    Values,
+    Window,
+)
 
 MAX_DESCENTS = 8
 
@@ -137,9 +146,9 @@ def _follow_explicit(
     """Follows explicit VR elements until the window ends. Gives where, and whether `stop` was passed."""
     # hot: 19 µs for a 9 kB MR of 73 elements, 50 µs for a CT of 258; 10 wanted (2 shared cores, CPython 3.11, 2026-11)
     header, long_length, short, long = coding.header, coding.long_length, coding.short, coding.long
-    sq = coding.sq
+    sq, names = coding.sq, coding.names
     octets, base = window.octets, window.base
-    room = window.end - base
+    room, held = window.end - base, len(octets)
     position = at - base
     try:
         while True:
@@ -168,14 +177,17 @@ def _follow_explicit(
                         has_fragments=long.get(vr, False),
                     )
                     octets, base = window.octets, window.base
-                    room = window.end - base
+                    room, held = window.end - base, len(octets)
                     position = at - base
                     continue
             following = start + length
             if following > room:
                 raise Broken(base + position, beyond(tag, coding, length, room - start), is_cut=True)
             if tag in asked:
-                window.take(asked[tag], coding.names.get(vr, "UN"), base + start, length, values)
+                if following <= held and length <= MAX_VALUE_OCTETS:
+                    values[asked[tag]] = names.get(vr, "UN"), bytes(octets[start:following])
+                else:
+                    window.take(asked[tag], names.get(vr, "UN"), base + start, length, values)
             position = following
     except OutOfWindow:
         return base + position, False

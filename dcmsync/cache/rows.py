@@ -60,10 +60,9 @@ def kind_of(holding: Holding) -> Kind:
 
 def file_row(holding: Holding, series_id: int, kind_id: int) -> tuple[object, ...]:
     """The values of FILE_COLUMNS, and the checksum."""
-    stamp = holding.stamp
-    own = {keyword: value for keyword, value in holding.attributes.items() if keyword in OWN}
-    row = (
-        os.fsencode(holding.path),
+    stamp, path = holding.stamp, os.fsencode(holding.path)
+    digest, content = bytes.fromhex(holding.digest), bytes.fromhex(holding.content)
+    middle = (
         stamp.size,
         signed(stamp.mtime_ns),
         signed(stamp.device),
@@ -75,22 +74,20 @@ def file_row(holding: Holding, series_id: int, kind_id: int) -> tuple[object, ..
         kind_id,
         holding.sop_instance_uid,
         holding.data_set_offset,
-        _json(own),
-        bytes.fromhex(holding.digest) or None,
-        bytes.fromhex(holding.content) or None,
-        holding.read_ns,
+        _json({keyword: value for keyword, value in holding.attributes.items() if keyword in OWN}),
     )
-    return *row, checksum(_octets(row))
+    octets = b"%b\n%b\n%b\n%b\n%d" % (path, _said(middle), digest, content, holding.read_ns)
+    return path, *middle, digest or None, content or None, holding.read_ns, checksum(octets)
 
 
 def series_sum(study_uid: str, series_uid: str) -> int:
     """The checksum of a series' row."""
-    return checksum(_octets((study_uid, series_uid)))
+    return checksum(_said((study_uid, series_uid)))
 
 
 def kind_sum(series_id: int, kind: Kind) -> int:
     """The checksum of a kind's row."""
-    return checksum(_octets((series_id, *kind)))
+    return checksum(_said((series_id, *kind)))
 
 
 def stamp_of(size: int, mtime_ns: int, device: int, inode: int) -> Stamp:
@@ -147,8 +144,6 @@ def _sound(value: object) -> object:
     return value.encode("utf-8", "replace").decode() if isinstance(value, str) else value
 
 
-def _octets(values: tuple[object, ...]) -> bytes:
+def _said(values: tuple[object, ...]) -> bytes:
     """What SQLite makes of `*_OCTETS`."""
-    return b"\n".join(
-        value if isinstance(value, bytes) else str(value).encode() if value is not None else b"" for value in values
-    )
+    return "\n".join(map(str, values)).encode()

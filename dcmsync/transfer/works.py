@@ -55,6 +55,8 @@ def work_of(record: Thing | Unknown, number: int) -> Work | None:
     attributes = {key: value for key, value in values.items() if key[0].isupper() and value is not UNSET}
     for depth in range(1, level + 1):
         if not attributes.get(Level(depth).unique_key):
+            if isinstance(record, Outcome) and record.path:
+                return None  # a file that does not say which instance it is, as `query` names them: nobody can fetch it
             raise InputError(f"the {level.word} record has no {Level(depth).unique_key}", line=number)
     differs = not isinstance(record, Outcome) and record.change == "differs"
     content = "" if isinstance(record, Study | Series) or record.content is UNSET else str(record.content)

@@ -123,8 +123,7 @@ class Approach:
         A file of ours is dated back by more than a tick of the clock for files: whatever is done to it from now on
         shows in its time, so that its stamp can be believed at once.
         """
-        origin = self._job.origin
-        if origin is None or stamp_of(os.fstat(self._descriptor)) != origin.stamp:
+        if not self._is_linked(os.fstat(self._descriptor)):
             then = time.time_ns() - 2 * TICK_NS
             os.utime(self._descriptor, ns=(then, then))
         try:
@@ -178,7 +177,7 @@ class Approach:
         if landed is None or landed.outcome != "stored" or status is None or self._settings.transfer == "symlink":
             return None
         stamp, origin = stamp_of(status), self._job.origin
-        is_linked = origin is not None and (origin.stamp.device, origin.stamp.inode) == (stamp.device, stamp.inode)
+        is_linked = self._is_linked(status)
         if is_linked and origin is not None and (origin.stamp != stamp or not origin.head):
             return None
         holding = Holding(
@@ -197,6 +196,11 @@ class Approach:
             read_ns=self._named_ns,
         )
         return believable(holding, self._named_ns - (LINKED_NS if is_linked else 0))
+
+    def _is_linked(self, status: os.stat_result) -> bool:
+        """Whether the file is that of its origin, under one more name."""
+        origin = self._job.origin
+        return origin is not None and (origin.stamp.device, origin.stamp.inode) == (status.st_dev, status.st_ino)
 
     def _name_in(self, folder_fd: int, name: str) -> tuple[LandedAs, str, str]:
         """Tries one name: an outcome, a reason for programs, and words for people."""

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import os
 from argparse import Namespace
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 
-from dcmsync.cache.digest import content_of
+from dcmsync.cache.digest import content_of, read_whole
 from dcmsync.commands.options import Streams
 from dcmsync.commands.places import Places
+from dcmsync.contract import Catalogue, Holding
+from dcmsync.endpoints.folder.stock import read_again
 from dcmsync.errors import LocalTrouble
 from dcmsync.locator import Archive, Folder
 from dcmsync.net.patience import Watch
@@ -50,6 +53,20 @@ class Sides:
         if key not in self._sides:
             self._sides[key] = await self._open(word, stack, is_dest=is_dest)
         return self._sides[key]
+
+    def catalogue(self, word: str) -> Catalogue | None:
+        """What is remembered of a place on this machine; None of any other, and of one that is not there."""
+        locator = self.places.parse(word)
+        if not isinstance(locator, Folder | Archive) or self._is_absent(word):
+            return None
+        return self.places.catalogue(locator.path)
+
+    def read_again(self, word: str) -> Callable[[Holding], Holding | None] | None:
+        """How a file of a folder is read again, every octet of it; None of what is no folder."""
+        locator = self.places.parse(word)
+        if not isinstance(locator, Folder):
+            return None
+        return lambda known: read_again(locator.path, known.path, known, read_whole)
 
     def _is_absent(self, word: str) -> bool:
         locator = self.places.parse(word)

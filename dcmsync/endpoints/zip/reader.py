@@ -32,9 +32,12 @@ class Member(Struct, frozen=True, kw_only=True, gc=False):
 class Reader:
     """One archive, open. `members` are by path; folders are left out. Safe to use from several threads."""
 
-    def __init__(self, path: str) -> None:
-        """Raises OSError: FileNotFoundError among them; LocalTrouble when it is no archive that can be read."""
-        self.descriptor = os.open(path, _READ)
+    def __init__(self, path: str, *, descriptor: int = -1) -> None:
+        """Opens the archive, or takes over the descriptor of one.
+
+        Raises OSError: FileNotFoundError among them; LocalTrouble when it is no archive that can be read.
+        """
+        self.descriptor = descriptor if descriptor >= 0 else os.open(path, _READ)
         try:
             status = os.fstat(self.descriptor)
             self.stamp = stamp_from(status)

@@ -11,41 +11,46 @@ something. One that is no whole data set is known for what it is, as in a folder
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+
+from msgspec.structs import replace
 
 from dcmsync.contract import Catalogue, Holding
 from dcmsync.endpoints.zip.reader import Member, Reader, stamp_from
 from dcmsync.errors import LocalTrouble
 from dcmsync.wire import kept
 from dcmsync.wire.archive import Damaged
+from dcmsync.wire.arrived import IDENTITY, SERIES_INSTANCE_UID, SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID
 from dcmsync.wire.elements import Walk
 from dcmsync.wire.part10 import Head, text, walk_file
 from dcmsync.wire.source import Source
 from dcmsync.wire.unpacking import Unpacked, Unpacking
 
 REFUSED = "refused"  # the state of a member that was not read, or lied
+NESTED = "it is an archive within the archive, which is not entered"
 MEMORY_OCTETS = 16 << 20  # a member up to this size is inflated once, into memory
 
-_SOP_CLASS_UID = 0x00080016
-_SOP_INSTANCE_UID = 0x00080018
-_STUDY_INSTANCE_UID = 0x0020000D
-_SERIES_INSTANCE_UID = 0x0020000E
-_WANTED = kept.TAGS | {_SOP_CLASS_UID, _SOP_INSTANCE_UID, _STUDY_INSTANCE_UID, _SERIES_INSTANCE_UID}
+_WANTED = kept.TAGS | IDENTITY
 _NESTED = (b"PK\3\4", b"PK\5\6")
-_AT_ONCE = 256  # holdings remembered together
+_MAX_ROUNDS = 4  # a catalogue can lose what it has twice
 
 Skip = Callable[[str, str], None]
 """Told the path and why, for what is refused though it may be meant to be read."""
 
 
-def take_stock(path: str, catalogue: Catalogue, *, skipped: Skip = lambda path, why: None) -> int:
+def ignore(path: str, why: str) -> None:
+    """Does nothing about what is refused."""
+
+
+def take_stock(path: str, catalogue: Catalogue, *, skipped: Skip = ignore, anew: bool = False) -> int:
     """Brings the catalogue of an archive up to date; gives how many members are refused, of which `skipped` hears.
 
-    An archive that is not there holds nothing. Raises LocalTrouble when it is none that can be read.
+    An archive that is not there holds nothing. With `anew` every member is read: one that was whole, and is not though
+    nothing else says so, has rotted. Raises LocalTrouble when it is no archive that can be read.
     """
     try:
         with Reader(path) as reader:
-            return take_stock_of(reader, path, catalogue, skipped=skipped)
+            return take_stock_of(reader, path, catalogue, skipped=skipped, anew=anew)
     except FileNotFoundError:
         catalogue.forget([known for known, _ in catalogue.stamps()])
         return 0
@@ -53,48 +58,57 @@ def take_stock(path: str, catalogue: Catalogue, *, skipped: Skip = lambda path, 
         raise LocalTrouble(f"{path} cannot be read: {trouble.strerror}") from trouble
 
 
-def take_stock_of(reader: Reader, path: str, catalogue: Catalogue, *, skipped: Skip) -> int:
+def take_stock_of(
+    reader: Reader, path: str, catalogue: Catalogue, *, skipped: Skip, anew: bool = False
+) -> int:
     """The same of an archive that is open. Raises LocalTrouble, OSError."""
+    for _ in range(_MAX_ROUNDS):
+        _bring_up_to_date(reader, path, catalogue, anew=anew)
+        if not catalogue.has_lost:
+            return _tell(catalogue, skipped)
+    raise LocalTrouble(f"what {path} holds cannot be remembered, not even for this run")
+
+
+def _bring_up_to_date(reader: Reader, path: str, catalogue: Catalogue, *, anew: bool) -> None:
     known = dict(catalogue.stamps())
     catalogue.forget([name for name in known if name not in reader.members])
-    anew = [name for name, member in reader.members.items() if known.get(name) != member.stamp]
-    if anew:
-        _read(reader, anew, catalogue)
-        if stamp_from(os.fstat(reader.descriptor)) != reader.stamp:
-            catalogue.forget(anew)
-            raise LocalTrouble(f"{path} changed while it was read", advice="Run the same command again")
+    changed = [name for name, member in reader.members.items() if anew or known.get(name) != member.stamp]
+    if not changed:
+        return
+    catalogue.remember(_examined(reader, changed, catalogue))
+    if stamp_from(os.fstat(reader.descriptor)) != reader.stamp:
+        catalogue.forget(changed)
+        raise LocalTrouble(f"{path} changed while it was read", advice="Run the same command again")
+
+
+def _tell(catalogue: Catalogue, skipped: Skip) -> int:
+    """Says what is passed by; gives how many members are refused."""
     refused = 0
     for holding in catalogue.others():
-        if holding.state == REFUSED:
-            refused += 1
-            skipped(holding.path, holding.reason)
-        elif holding.reason == NESTED:
+        refused += holding.state == REFUSED
+        if holding.state == REFUSED or holding.reason == NESTED:
             skipped(holding.path, holding.reason)
     return refused
 
 
-NESTED = "it is an archive within the archive, which is not entered"
-
-
-def _read(reader: Reader, names: list[str], catalogue: Catalogue) -> None:
+def _examined(reader: Reader, names: list[str], catalogue: Catalogue) -> Iterator[Holding]:
     overlapping = reader.overlaps()
-    some: list[Holding] = []
     for name in names:
         member = reader.members[name]
         fault = member.fault or ("it shares octets with another member" if name in overlapping else "")
-        some.append(refused(member, fault) if fault else examine(reader, member))
-        if len(some) == _AT_ONCE:
-            catalogue.remember(some)
-            some = []
-    catalogue.remember(some)
+        holding = _refused(member, fault) if fault else _examine(reader, member)
+        known = catalogue.at(name) if holding.state == REFUSED else None
+        if known is not None and known.stamp == holding.stamp and known.state in ("whole", "rotten"):
+            holding = replace(known, state="rotten", reason=holding.reason)
+        yield holding
 
 
-def refused(member: Member, why: str) -> Holding:
+def _refused(member: Member, why: str) -> Holding:
     """A member that is not to be read, or not to be believed."""
     return Holding(path=member.entry.path, stamp=member.stamp, state=REFUSED, reason=why)
 
 
-def examine(reader: Reader, member: Member) -> Holding:
+def _examine(reader: Reader, member: Member) -> Holding:
     """What one member is. Raises OSError."""
     entry = member.entry
     try:
@@ -111,7 +125,7 @@ def examine(reader: Reader, member: Member) -> Holding:
             source = Unpacked(reader.source, entry, begin).distant()
         head, walk = walk_file(source, wanted=_WANTED)
     except Damaged as damage:
-        return refused(member, str(damage))
+        return _refused(member, str(damage))
     if start in _NESTED:
         return Holding(path=entry.path, stamp=member.stamp, state="not dicom", reason=NESTED, read_ns=time.time_ns())
     return _holding(member, head, walk)
@@ -128,10 +142,10 @@ def _holding(member: Member, head: Head, walk: Walk) -> Holding:
         stamp=member.stamp,
         state=walk.state,
         reason=walk.reason,
-        study_uid=uid(_STUDY_INSTANCE_UID),
-        series_uid=uid(_SERIES_INSTANCE_UID),
-        sop_instance_uid=uid(_SOP_INSTANCE_UID),
-        sop_class_uid=uid(_SOP_CLASS_UID),
+        study_uid=uid(STUDY_INSTANCE_UID),
+        series_uid=uid(SERIES_INSTANCE_UID),
+        sop_instance_uid=uid(SOP_INSTANCE_UID),
+        sop_class_uid=uid(SOP_CLASS_UID),
         transfer_syntax_uid=syntax,
         data_set_offset=head.data_set_offset,
         attributes=kept.plain_values(walk.values, walk.encoding or head.transfer_syntax_uid) if walk.values else {},

@@ -1,8 +1,11 @@
 """Which words mean which elements."""
 
+import tracemalloc
+
 import pytest
 
 from dcmsync.errors import UsageError
+from dcmsync.plan import selection as module
 from dcmsync.plan.selection import Selection
 
 KEYWORDS = {0x00100010: "PatientName", 0x00100020: "PatientID", 0x00080060: "Modality", 0x00091001: "",
@@ -54,3 +57,14 @@ def test_without_an_include_all_is_wanted() -> None:
 def test_a_word_that_means_nothing_is_refused(word: str) -> None:
     with pytest.raises(UsageError):
         selection([], [word])
+
+
+def test_memory_is_bounded_however_many_tags_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MAX_KNOWN", 100)
+    chosen = Selection(["private"], [], keywords=list, keyword_of=lambda tag: "", tag_of=tag_of)
+    tracemalloc.start()
+    for tag in range(0x00110000, 0x00110000 + 5000):
+        chosen.judge(tag)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 100_000

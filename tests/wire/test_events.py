@@ -121,7 +121,7 @@ def test_the_character_set_is_that_of_the_item() -> None:
 
 
 def test_a_deflated_data_set_is_read_and_read_again() -> None:
-    pixels = bytes(range(256)) * 1024
+    pixels = bytes(range(256)) * 8192
     packer = zlib.compressobj(wbits=-15)
     plain = element(0x00100020, b"LO", "P1") + element(0x7FE00010, b"OW", pixels)
     contents, events = read(file(packer.compress(plain) + packer.flush(), DEFLATED))
@@ -178,8 +178,9 @@ def test_no_file_is_named_as_none() -> None:
         assert (contents.state, events) == ("not dicom", [])
 
 
-def test_bulk_data_stays_where_it_is() -> None:
-    head = file(element(0x00100020, b"LO", "P1"))[:-1] + b"1" + opened(0x7FE00010, b"OW")[:-4] + b"\0\0\0\xf0"
+@pytest.mark.parametrize("vr", [b"OW", b"UN", b"UT"])
+def test_long_values_stay_where_they_are(vr: bytes) -> None:
+    head = file(element(0x00100020, b"LO", "P1")) + opened(0x7FE00010, vr)[:-4] + b"\0\0\0\xf0"
     asked = []
 
     def read_at(offset: int, length: int) -> bytes:
@@ -191,6 +192,14 @@ def test_bulk_data_stays_where_it_is() -> None:
     last = list(contents.data_set())[-1]
     assert isinstance(last, Element) and (last.length, len(last.octets)) == (0xF0000000, 64)
     assert contents.state == "whole" and sum(asked) < 1 << 20
+
+
+def test_a_file_that_becomes_shorter_is_truncated() -> None:
+    octets = file(element(0x00204000, b"UT", "x" * 100_000))
+    contents = Contents(Distant(lambda offset, length: octets[:70_000][offset : offset + length], len(octets)))
+    list(contents.meta())
+    assert list(contents.data_set()) == []
+    assert (contents.state, contents.reason) == ("truncated", "the file has become shorter")
 
 
 @given(st.data())

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import signal
 from argparse import Namespace
-from collections.abc import AsyncIterable, Callable, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -18,7 +19,7 @@ from msgspec import UNSET
 from dcmsync.commands.options import Streams
 from dcmsync.commands.places import Places
 from dcmsync.commands.printer import Printer
-from dcmsync.contract import Arrival, Destination, Holding, Origin, Source
+from dcmsync.contract import Arrival, Catalogue, Destination, Holding, Origin, Source
 from dcmsync.errors import ExitStatus, UsageError
 from dcmsync.locator import Archive, Folder
 from dcmsync.plan import layout
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from dcmsync.endpoints.folder.arrivals import Transfer
 
 
+KEPT_AT_ONCE = 1000  # files of which rows are held back at most
+
+
 class Bringing:
     """One run. `words` name the destinations; `arguments` has what options.BRINGING gives."""
 
@@ -53,6 +57,7 @@ class Bringing:
         self._transfer = _transfer(arguments)
         self._printer = Printer(streams, arguments.format, shown="table")
         self._places_by_word = {word: self._local(word) for word in words}
+        self._memories: list[_Memory] = []
         self._signal = 0
         self.pull: Pull[Any] | None = None
 
@@ -67,7 +72,7 @@ class Bringing:
             ),
             targets,
             open_source=self._places.open,
-            write=self._printer.write,
+            write=self._write,
             warn=streams.warn,
             meter=meter,
             jobs_at=self._places.jobs,
@@ -87,6 +92,7 @@ class Bringing:
         finally:
             for landing in landings:
                 landing.close()
+            self._keep_all()
             meter.close()
         for name, trouble in pull.troubles.items():
             streams.say(f"{name}: {trouble}")
@@ -175,6 +181,8 @@ class Bringing:
 
         place = self._places_by_word[target.name]
         catalogue = self._places.catalogue(place.path)
+        memory = _Memory(catalogue)
+        self._memories.append(memory)
         if isinstance(place, Folder):
             from dcmsync.endpoints.folder.arrivals import Settings as FolderSettings
             from dcmsync.endpoints.folder.landing import Landing
@@ -182,15 +190,15 @@ class Bringing:
 
             return Landing(place.path, FolderSettings(
                 place=self._path, wanted=self._wanted, hasher=hasher, content=content_of, completed=target.completed,
-                force=self._arguments.force, transfer=self._transfer, remember=catalogue.remember,
+                force=self._arguments.force, transfer=self._transfer, remember=memory.add,
                 may_replace=has_rotted(place.path, catalogue),
             ))  # fmt: skip
+        from dcmsync.endpoints.zip.arrivals import Settings as ArchiveSettings
         from dcmsync.endpoints.zip.landing import Packing
-        from dcmsync.endpoints.zip.landing import Settings as ArchiveSettings
 
         return Packing(place.path, ArchiveSettings(
             place=self._path, wanted=self._wanted, hasher=hasher, content=content_of, completed=target.completed,
-            force=self._arguments.force, remember=catalogue.remember,
+            force=self._arguments.force, catalogue=catalogue,
         ))  # fmt: skip
 
     def _release(self, origin: Origin, proofs: Sequence[Proof]) -> None:
@@ -203,6 +211,15 @@ class Bringing:
                 self._streams.note("a file that is its own destination stays where it is")
                 return
         remove(origin)
+
+    def _write(self, outcome: Outcome) -> None:
+        """Says what became of a thing, after it was remembered."""
+        self._keep_all()
+        self._printer.write(outcome)
+
+    def _keep_all(self) -> None:
+        for memory in self._memories:
+            memory.keep()
 
     def _path(self, values: Values, arrival: Arrival) -> str:
         known = decode_values(values, arrival.transfer_syntax_uid, wanted=self._wanted)
@@ -218,6 +235,30 @@ class Bringing:
                 self._signal = number
                 self._streams.say("finishing the series in flight; once more to abort")
                 pull.stop()
+
+
+class _Memory:
+    """What has landed and is not yet in its catalogue. Many rows at a time cost a third of what each costs alone."""
+
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self._lock = Lock()
+        self._waiting: list[Holding] = []
+
+    def add(self, holdings: Iterable[Holding]) -> None:
+        """Takes them in, from any thread; they are kept soon."""
+        with self._lock:
+            self._waiting += holdings
+            if len(self._waiting) < KEPT_AT_ONCE:
+                return
+        self.keep()
+
+    def keep(self) -> None:
+        """What was taken in is in the catalogue when this returns."""
+        if self._waiting:
+            with self._lock:
+                waiting, self._waiting = self._waiting, []
+                self._catalogue.remember(waiting)
 
 
 def _transfer(arguments: Namespace) -> Transfer:

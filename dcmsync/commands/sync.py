@@ -23,8 +23,8 @@ COMMAND = Command(
         "several of them lack is fetched once. Run again, it moves nothing.\n\n"
         "--trust says by what an instance that DEST holds counts as the same: uids (the default), as many instances as "
         "SOURCE says there are (counts, which spares SOURCE the question), or content: then every file of DEST is read "
-        "again, files that have rotted are replaced, and what has other content is fetched and compared octet by octet. "
-        "Other content is never replaced without --force: it is a conflict.\n\n"
+        "again, files that have rotted are replaced, and what is not known to have the same content is fetched and "
+        "compared octet by octet. Other content is never replaced without --force: it is a conflict.\n\n"
         "Nothing is ever deleted unless --delete and --max-delete say so, and then only after everything was brought "
         "and proven, SOURCE was asked again, and its list was not cut short."
     ),

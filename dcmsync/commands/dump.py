@@ -19,7 +19,7 @@ COMMAND = Command(
         "over --include.\n\n"
         "Bulk data are OB, OD, OF, OL, OV, OW and UN of more than 256 octets, and encapsulated pixel data. When cut, "
         "text shows how they begin, and JSON says where they are, as BulkDataURI: file:///PATH?offset=N&length=N; of a "
-        "deflated data set inflated-offset.\n\n"
+        "deflated data set inflated-offset. With none, all elements of these VRs are left out.\n\n"
         "A file that ends early or breaks the rules is shown as far as it can be read and named on standard error, one "
         "that is no DICOM is only named; then the exit status is 3.\n\n"
         "--diff compares two files element by element, and into sequences: lines of A with -, of B with +; in JSON "
@@ -42,7 +42,7 @@ COMMAND = Command(
     ),
     examples=(
         ("dcmsync dump image.dcm", "the header of a file"),
-        ("dcmsync dump --include Patient* --exclude PatientName ./archive | jq -r '.\"00100020\".Value[0]'",
+        ("dcmsync dump --include 'Patient*' --exclude PatientName ./archive | jq -r '.\"00100020\".Value[0]'",
          "the patient IDs below a folder"),
         ("dcmsync query ./archive Modality=CT --level instance | dcmsync dump --include KVP", "of what a query finds"),
         ("dcmsync dump --diff --exclude private,0002 sent.dcm received.dcm", "what has happened on the way?"),

@@ -102,6 +102,8 @@ def _take(
     memory_octets: int,
 ) -> Adopted | None:
     note = ""
+    if transfer != "copy":
+        _make_durable(descriptor)
     if transfer == "symlink":
         staged = staging.next_name()
         os.symlink(origin.path, staged, dir_fd=staging.fd)
@@ -125,6 +127,18 @@ def _take(
     if origin.stamp.size <= memory_octets:
         return _read(descriptor, origin.stamp.size, hasher(), note)
     return _copied(descriptor, staging, hasher(), note)
+
+
+def _make_durable(descriptor: int) -> None:
+    """Has the octets of a file written out before it gets one more name. Raises OSError.
+
+    Not afterwards: a new name changes the file itself, and each fsync would wait for the journal by itself.
+    """
+    try:
+        os.fsync(descriptor)
+    except OSError as trouble:
+        if trouble.errno not in (errno.EINVAL, errno.EROFS):  # where nothing is ever written
+            raise
 
 
 def _read(descriptor: int, size: int, file_hash: Hasher, note: str) -> Adopted | None:

@@ -121,16 +121,12 @@ class Approach:
         """Makes the octets durable. A failure is final: the kernel may have dropped them (fsync is never repeated).
 
         A file of ours is dated back by more than a tick of the clock for files: whatever is done to it from now on
-        shows in its time, so that its stamp can be believed at once.
+        shows in its time, so that its stamp can be believed at once. One that was linked was made durable before.
         """
         if not self._is_linked(os.fstat(self._descriptor)):
             then = time.time_ns() - 2 * TICK_NS
             os.utime(self._descriptor, ns=(then, then))
-        try:
             os.fsync(self._descriptor)
-        except OSError as trouble:  # the file that a link leads to may lie where nothing is ever written
-            if self._job.origin is None or trouble.errno not in (errno.EINVAL, errno.EROFS):
-                raise
         self._status = os.fstat(self._descriptor)
 
     def name(self) -> None:

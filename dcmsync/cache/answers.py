@@ -10,7 +10,7 @@ the order in which it came. An instance that is there in two files is one answer
 
 import os
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 from dcmsync.cache.rows import Kind, attributes_of
@@ -52,6 +52,9 @@ class Shelves(Protocol):
 
     def series(self, study_uid: str) -> Iterator[Series]:
         """The series of a study that have instances, by UID."""
+
+    def one_series(self, study_uid: str, series_uid: str) -> Series | None:
+        """A series, if it has instances."""
 
     def kinds(self, series: int) -> Iterator[Kind]:
         """What the instances of a series share, in the order of the text."""
@@ -99,7 +102,8 @@ class _Asked:
 def answers(ask: Ask, shelves: Shelves) -> Iterator[Attributes]:
     """The answers, by UID."""
     asked = _Asked(ask)
-    for study_uid in _chosen(ask.keys.get("StudyInstanceUID", ""), shelves.studies):
+    pattern = ask.keys.get("StudyInstanceUID", "")
+    for study_uid in _listed(pattern) or filter(matcher(pattern, "UI"), shelves.studies()):
         if ask.level is Level.STUDY:
             known = _study(study_uid, shelves)
             described = known and asked.describe(known)
@@ -112,10 +116,7 @@ def answers(ask: Ask, shelves: Shelves) -> Iterator[Attributes]:
 def _below(ask: Ask, asked: _Asked, study_uid: str, shelves: Shelves) -> Iterator[Attributes]:
     """The answers at series or instance level that lie in one study."""
     study = _study(study_uid, shelves) if asked.names & _COUNTS_OF_STUDIES else {"StudyInstanceUID": study_uid}
-    is_asked_for = matcher(ask.keys.get("SeriesInstanceUID", ""), "UI")
-    for series in shelves.series(study_uid):
-        if not is_asked_for(series.uid):
-            continue
+    for series in _series(ask.keys.get("SeriesInstanceUID", ""), study_uid, shelves):
         known = {**study, "SeriesInstanceUID": series.uid, "NumberOfSeriesRelatedInstances": series.instances}
         if ask.level is Level.INSTANCE:
             yield from _instances(asked, known, series, shelves)
@@ -190,8 +191,17 @@ def _file(file: File) -> dict[str, object]:
     return said
 
 
-def _chosen(pattern: str, every: Callable[[], Iterator[str]]) -> Iterator[str]:
-    """The UIDs that a key chooses, ascending: those that it lists, or of all those that match."""
-    if pattern and "*" not in pattern and "?" not in pattern:
-        return iter(sorted({uid.strip(" \0") for uid in pattern.split("\\")} - {""}))
-    return filter(matcher(pattern, "UI"), every())
+def _series(pattern: str, study_uid: str, shelves: Shelves) -> Iterator[Series]:
+    """The series of a study that a key chooses, by UID."""
+    uids = _listed(pattern)
+    if uids:
+        return (series for uid in uids if (series := shelves.one_series(study_uid, uid)) is not None)
+    is_chosen = matcher(pattern, "UI")
+    return (series for series in shelves.series(study_uid) if is_chosen(series.uid))
+
+
+def _listed(pattern: str) -> list[str]:
+    """The UIDs that a key lists, ascending; none when it is a wildcard, or nothing."""
+    if "*" in pattern or "?" in pattern:
+        return []
+    return sorted({uid.strip(" \0") for uid in pattern.split("\\")} - {""})

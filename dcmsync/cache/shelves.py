@@ -25,6 +25,10 @@ _HOLDINGS = (
     "k.sop_class_uid, k.transfer_syntax_uid, k.modality, k.attributes "
     "FROM file f JOIN series s ON s.id = f.series_id JOIN kind k ON k.id = f.kind_id WHERE "
 )
+_SERIES = (
+    "SELECT id, series_uid, (SELECT count(DISTINCT sop_instance_uid) FROM file "
+    "WHERE series_id = series.id AND is_instance = 1) FROM series WHERE "
+)
 _PATH, _INSTANCE = FILE_COLUMNS.index("path"), FILE_COLUMNS.index("sop_instance_uid")
 
 
@@ -43,15 +47,16 @@ class Shelves:
 
     def series(self, study_uid: str) -> Iterator[Series]:
         """The series of a study that have instances, by UID."""
-        question = (
-            "SELECT id, series_uid, (SELECT count(DISTINCT sop_instance_uid) FROM file "
-            "WHERE series_id = series.id AND is_instance = 1) "
-            "FROM series WHERE study_uid = ? AND series_uid > ? ORDER BY series_uid"
-        )
-        for row in self._all(question, study_uid, after=("",), key=itemgetter(slice(1, 2))):
+        question = f"{_SERIES} study_uid = ? AND series_uid > ? ORDER BY series_uid"
+        found = self._all(question, study_uid, after=("",), key=itemgetter(slice(1, 2)))
+        return (series for series in map(Series._make, found) if series.instances)
+
+    def one_series(self, study_uid: str, series_uid: str) -> Series | None:
+        """A series, if it has instances."""
+        for row in self._page(f"{_SERIES} study_uid = ? AND series_uid = ?", study_uid, series_uid):
             series = Series._make(row)
-            if series.instances:
-                yield series
+            return series if series.instances else None
+        return None
 
     def kinds(self, series: int) -> Iterator[Kind]:
         """What the instances of a series share, in the order of the text."""

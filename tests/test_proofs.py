@@ -124,7 +124,7 @@ def test_a_kill_at_any_system_call(mirror: Mirror, require: Callable[[str], str]
         call = dice.choice(sorted(calls))
         at = dice.randint(1, calls[call])
         mirror.remove()
-        injected = Workdir(mirror.workdir.path, (strace, "-f", "-qq", "-o", "/dev/null", "-e", "trace=none", "-e",
+        injected = Workdir(mirror.workdir.path, (strace, "-f", "-qq", "-o", "/dev/null", "-e", f"trace={call}", "-e",
                                                  f"inject={call}:signal=SIGKILL:when={at}",
                                                  *mirror.workdir.program))  # fmt: skip
         killed += injected.run(*mirror.line).status == 128 + signal.SIGKILL

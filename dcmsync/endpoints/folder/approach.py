@@ -206,18 +206,23 @@ class Approach:
         except FileExistsError:
             outcome, reason, message = self._judge(folder_fd, name)
         # A truncated file of this very instance has nothing that the whole one lacks, and one that rotted nothing that
-        # anybody wanted; anything else is the user's.
-        said = ""
+        # anybody wanted, though what rotted be its head alone, or its UID; anything else is the user's.
         if reason == "truncated":
             said = "a truncated file of the same instance"
-        elif reason in ("content", "broken"):
-            has_rotted = self._settings.may_replace is not None and self._settings.may_replace(self._path)
-            said = "a file that had rotted" if has_rotted else "other content, as asked" if self._settings.force else ""
-        if not said:
+        elif reason != "blocked" and self._has_rotted():
+            said = "a file that had rotted"
+        elif reason in ("content", "broken") and self._settings.force:
+            said = "other content, as asked"
+        else:
             return outcome, reason, message
         os.rename(self._staged, name, src_dir_fd=self._staging.fd, dst_dir_fd=folder_fd)
         self._staged = ""
         return "stored", "replaced", f"replaced {said}"
+
+    def _has_rotted(self) -> bool:
+        """Whether what has the name is known to have been this instance, and to have changed without a trace."""
+        may_replace = self._settings.may_replace
+        return may_replace is not None and may_replace(self._path, self._job.arrival.sop_instance_uid)
 
     def _publish(self, folder_fd: int, name: str) -> None:
         """Names the staged file without ever replacing one. Raises OSError, FileExistsError among them."""

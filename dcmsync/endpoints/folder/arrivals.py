@@ -63,7 +63,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     completed: Callable[[Job], None]
     content: Callable[[Source, str, int], str] | None = None  # source, transfer syntax UID, offset -> content digest
     remember: Callable[[Iterable[Holding]], None] | None = None  # told of what was stored, before anybody else
-    may_replace: Callable[[str], bool] | None = None  # relative path -> what stands there is known to have rotted
+    may_replace: Callable[[str, str], bool] | None = None  # path, SOP Instance UID -> it is there, and has rotted
     force: bool = False
     transfer: Transfer = "copy"
     memory_octets: int = MEMORY_OCTETS

@@ -103,12 +103,14 @@ def take_stock(
     raise LocalTrouble(f"what {root} holds cannot be remembered, not even for this run")
 
 
-def has_rotted(root: str, catalogue: Catalogue) -> Callable[[str], bool]:
-    """Tells of a path whether the file that stands there now is known to have rotted."""
+def has_rotted(root: str, catalogue: Catalogue) -> Callable[[str, str], bool]:
+    """Tells of a path and a SOP Instance UID whether the file that stands there was that instance, and has rotted."""
 
-    def judge(path: str) -> bool:
+    def judge(path: str, sop_instance_uid: str) -> bool:
         known = catalogue.at(path)
-        return known is not None and known.state == "rotten" and known.stamp == _stamp_at(os.path.join(root, path))
+        if known is None or known.state != "rotten" or known.sop_instance_uid != sop_instance_uid:
+            return False
+        return known.stamp == _stamp_at(os.path.join(root, path))
 
     return judge
 

@@ -146,6 +146,9 @@ class _Writer:
         if end > limit:
             raise Broken(at, beyond(tag, coding, length, limit - start))
         if not number & 0xFFFF or number == _PADDING:
+            if inner is not None:  # left out, and yet judged, as the walk does
+                window = Window(self._source, start)
+                follow_sequence(window, inner, start, end, is_delimited=False, max_depth=MAX_DEPTH - depth)
             return end
         if inner is not None:
             return self._sequence(number, inner, start, end, depth, is_delimited=False)

@@ -249,6 +249,12 @@ def test_group_lengths_and_padding_are_left_out_at_any_depth() -> None:
     assert normal(octets, EXPLICIT) == NORMAL
 
 
+def test_a_sequence_that_is_left_out_is_judged() -> None:
+    for tag in [0x00080000, 0xFFFCFFFC]:
+        assert normal(element(tag, "SQ", item(PN)) + PN, EXPLICIT) == NAME
+        assert normal(element(tag, "SQ", item(PN[:-1])) + PN, EXPLICIT) is None
+
+
 def test_an_empty_sequence_is_an_empty_value() -> None:
     empty = element(0x00081140, "", b"")
     assert normal(element(0x00081140, "SQ", b""), EXPLICIT) == empty

@@ -20,6 +20,7 @@ from typing import Literal
 
 APPLICATION_ID = 0x64636D73  # "dcms" (sqlite.org/fileformat2.html, octets 68 to 71)
 FORMAT = 1  # octets 60 to 63
+MOUNTS = "/proc/self/mounts"
 BUSY_S = 5.0  # how long another process may hold the cache
 
 _MAGIC = b"SQLite format 3\0"
@@ -32,6 +33,13 @@ _DISTANT = frozenset({
     "9p", "afs", "beegfs", "ceph", "cifs", "coda", "fuse.ceph", "fuse.glusterfs", "fuse.rclone", "fuse.s3fs",
     "fuse.sshfs", "gfs2", "gpfs", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "smb2", "smb3", "smbfs", "vboxsf",
     "virtiofs",
+})  # fmt: skip
+
+# What says nothing against the file (sqlite.org/rescode.html).
+_PASSING = frozenset({
+    sqlite3.SQLITE_PERM, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL, sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PROTOCOL, sqlite3.SQLITE_NOLFS, sqlite3.SQLITE_AUTH,
 })  # fmt: skip
 
 TABLES = (
@@ -108,7 +116,7 @@ def look(path: str) -> Kind:
     return "newer" if int.from_bytes(header[60:64], "big") > FORMAT else "ours"
 
 
-def open_file(path: str, *, busy_s: float = BUSY_S) -> sqlite3.Connection:
+def open_file(path: str) -> sqlite3.Connection:
     """The cache at `path`, sound; made if there is none.
 
     Raises Broken when it cannot be believed, sqlite3.Error or OSError when it cannot be used for now.
@@ -120,28 +128,35 @@ def open_file(path: str, *, busy_s: float = BUSY_S) -> sqlite3.Connection:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except FileExistsError:
         pass
-    connection = _connect(path, busy_s)
+    connection = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
     try:
-        _prepare(connection, is_distant=_is_distant(path), deadline=time.monotonic() + busy_s)
+        _harden(connection)
+        _prepare(connection, is_distant=_is_distant(path), deadline=time.monotonic() + BUSY_S)
         _check(connection)
     except BaseException as error:
         connection.close()
-        if isinstance(error, sqlite3.DatabaseError) and is_torn(error):
-            raise Broken(str(error)) from error
+        if is_torn(error):
+            raise Broken("SQLite cannot make sense of it") from error
         raise
     return connection
 
 
 def open_private(*, in_memory: bool = False) -> sqlite3.Connection:
     """Tables that end with the connection: in a file without a name, as far as they are large."""
-    connection = _connect(":memory:" if in_memory else "", BUSY_S)
+    connection = sqlite3.connect(":memory:" if in_memory else "", isolation_level=None, check_same_thread=False)
+    _harden(connection)
     _create(connection)
     return connection
 
 
-def is_torn(error: sqlite3.Error) -> bool:
-    """Whether an error says that the file is damaged, rather than locked, full or out of reach."""
-    return isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError)
+def is_torn(error: BaseException) -> bool:
+    """Whether an error says that the file is damaged, rather than locked, full or out of reach.
+
+    SQLite quotes what it cannot parse, and its words may then be no UTF-8.
+    """
+    if isinstance(error, sqlite3.Error):
+        return getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in _PASSING
+    return isinstance(error, UnicodeDecodeError)
 
 
 def remove(path: str) -> None:
@@ -164,12 +179,10 @@ def put_away(path: str) -> str:
     return aside
 
 
-def _connect(path: str, busy_s: float) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=busy_s, isolation_level=None, check_same_thread=False)
+def _harden(connection: sqlite3.Connection) -> None:
     for pragma in ("trusted_schema = OFF", "cell_size_check = ON", "mmap_size = 0", "temp_store = MEMORY",
                    "synchronous = NORMAL", "cache_size = -16000"):  # fmt: skip
         connection.execute(f"PRAGMA {pragma}")
-    return connection
 
 
 def _prepare(connection: sqlite3.Connection, *, is_distant: bool, deadline: float) -> None:
@@ -238,7 +251,7 @@ def _is_file(path: str) -> bool:
 def _is_distant(path: str) -> bool:
     """Whether the file system may be that of another machine (Linux: by proc_mounts(5))."""
     try:
-        with open("/proc/self/mounts", "rb") as file:
+        with open(MOUNTS, "rb") as file:
             lines = [line.split() for line in file]
     except OSError:
         return False

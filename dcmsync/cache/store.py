@@ -215,7 +215,7 @@ class Store:
         self._finalizer()
         if self.path:
             self._warn(f"the cache {self.path} is lost: {_words(trouble)}: this run goes on without one")
-            if isinstance(trouble, sqlite3.Error) and schema.is_torn(trouble):
+            if schema.is_torn(trouble):
                 try:
                     schema.remove(self.path)
                 except OSError:
@@ -232,7 +232,7 @@ class Store:
             for _ in range(_LOSSES):
                 try:
                     return work()
-                except (sqlite3.Error, _Taken) as trouble:
+                except (sqlite3.Error, UnicodeDecodeError, _Taken) as trouble:
                     self._lose(trouble)
         raise LocalTrouble("there is no room to remember the files of this run in")
 
@@ -374,4 +374,4 @@ def _words(trouble: Exception) -> str:
     """What went wrong, without a path."""
     if isinstance(trouble, OSError):
         return (trouble.strerror or "unknown error").lower()
-    return str(trouble).lower()
+    return "it is damaged" if schema.is_torn(trouble) else str(trouble).lower()

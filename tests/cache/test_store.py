@@ -1,15 +1,10 @@
-"""What is remembered of a place: given back as it was said, asked as a PACS is, and never believed beyond its stamps."""
+"""What is remembered of a place: given back as it was said, asked as a PACS is, and never believed of another place."""
 
 import json
 import os
-import random
 import shutil
-import signal
-import sqlite3
-import subprocess
-import sys
 from base64 import b64decode
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -17,14 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from dcmsync.cache import rows, schema
 from dcmsync.cache.store import Store, open_store
 from dcmsync.contract import Ask, Holding, Level, Stamp
-from dcmsync.errors import LocalTrouble, UsageError
-from tests.cache.made_up import CT, bring_up_to_date, everything, holding, many, opened, scribble, sides
-
-WORKER = [sys.executable, "-m", "tests.cache.writer"]
-ROOT = Path(__file__).resolve().parents[2]
+from dcmsync.errors import LocalTrouble
+from tests.cache.made_up import CT, bring_up_to_date, everything, holding, many, opened, sides
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ ROWS: Mapping[str, tuple[str, str, str]] = {
     "P2": ("bench.pull", "small", "pull 2,000 instances of 9 kB from Orthanc, against getscu"),
     "P8": ("bench.filter", "rows", "filter 200,000 series records, against jq"),
     "P9": ("bench.query", "rows", "query 100,000 studies: first record, memory"),
+    "P9D": ("bench.diff", "rows", "diff of 100,000 studies and of 1,000,000 instance records: first record, memory"),
     "P10": ("bench.start", "rows", "start-up of filter, --help and query"),
     "P11": ("bench.giant", "rows", "one instance of 4 GB: memory and speed"),
     "Y1": ("bench.sync", "rows", "sync of 20,000 instances from Orthanc, and again: time, octets moved"),

@@ -20,7 +20,7 @@ FEW = 1_003
 
 
 @dataclass
-class _Fountain:
+class Fountain:
     """A running fountain."""
 
     process: subprocess.Popen[str]
@@ -39,7 +39,7 @@ class _Fountain:
 
 def rows(runs: int) -> Iterator[Row]:
     """The rows of the table."""
-    with _fountain(MANY) as many, _fountain(FEW) as few:
+    with fountain(MANY) as many, fountain(FEW) as few:
         measure.say(f"P9: querying, {runs} runs of each")
         waits: list[float] = []
         keys = [word for key in _KEYS for word in ("-k", key)]
@@ -69,9 +69,12 @@ _KEYS = ("0008,0052=STUDY", "0008,0020", "0008,0030", "0008,0050", "0008,0061", 
          "0010,0030", "0010,0040", "0020,000D", "0020,0010", "0020,1206", "0020,1208")
 
 
-def _ask(node: _Fountain, count: int) -> tuple[float, Timed]:
+def _ask(node: Fountain, count: int) -> tuple[float, Timed]:
+    return ask_timed([*DCMSYNC, "query", node.locator, "--all"], node, count)
+
+
+def ask_timed(line: Line, node: Fountain, count: int, *, status: int = 0) -> tuple[float, Timed]:
     """Seconds from the first answer to the first record, and the whole. Raises RunFailed unless all came."""
-    line = [*DCMSYNC, "query", node.locator, "--all"]
     begun = time.monotonic()
     with subprocess.Popen(line, stdout=subprocess.PIPE, env=measure.environment()) as process:
         assert process.stdout is not None
@@ -82,17 +85,18 @@ def _ask(node: _Fountain, count: int) -> tuple[float, Timed]:
             if lines >= count:  # the last study; the end is yet to come
                 peak = max(peak, measure.peak_of(process.pid))
     seconds = time.monotonic() - begun
-    if process.returncode or lines != count + 1:
+    if process.returncode != status or lines != count + 1:
         raise RunFailed(f"{lines} lines, status {process.returncode}: {measure.shown(line)}")
     return first - node.first_answer(), Timed(seconds, peak)
 
 
 @contextmanager
-def _fountain(answers: int) -> Iterator[_Fountain]:
+def fountain(answers: int) -> Iterator[Fountain]:
+    """A fountain with so many studies."""
     line = [sys.executable, "-m", "bench.fountain", str(answers)]
     with subprocess.Popen(line, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
-            yield _Fountain(process, int(process.stdout.readline()))
+            yield Fountain(process, int(process.stdout.readline()))
         finally:
             process.kill()

@@ -135,8 +135,10 @@ class _Diff:
         reader = Reader(self._streams.stdin, require_end=self._arguments.require_end)
         gathering = Gathering(reader)
         async for group in Feed(gathering):
+            if not (group.source or group.is_of_instances):
+                raise InputError("the record has no `source`, so there is nowhere to ask", line=group.number)
             source: Side | None = None
-            if group.source or not group.is_of_instances:
+            if not group.is_of_instances or (group.source and self._settings.trust == "content"):
                 try:
                     source = await self._sides.enter(group.source, stack)
                 except UsageError as error:

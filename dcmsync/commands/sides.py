@@ -9,6 +9,7 @@ import os
 from argparse import Namespace
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from typing import Protocol, runtime_checkable
 
 from dcmsync.cache.digest import content_of, read_whole
 from dcmsync.commands.options import Streams
@@ -47,19 +48,12 @@ class Sides:
     async def enter(self, word: str, stack: AsyncExitStack, *, is_dest: bool = False) -> Side:
         """The side called `word`, with a session that ends with `stack`. A destination has one of its own.
 
-        Raises UsageError, and LocalTrouble for a source that is not there.
+        Of a place on this machine stock is taken. Raises UsageError, LocalTrouble.
         """
         key = word, is_dest
         if key not in self._sides:
             self._sides[key] = await self._open(word, stack, is_dest=is_dest)
         return self._sides[key]
-
-    def catalogue(self, word: str) -> Catalogue | None:
-        """What is remembered of a place on this machine; None of any other, and of one that is not there."""
-        locator = self.places.parse(word)
-        if not isinstance(locator, Folder | Archive) or self._is_absent(word):
-            return None
-        return self.places.catalogue(locator.path)
 
     def read_again(self, word: str) -> Callable[[Holding], Holding | None] | None:
         """How a file of a folder is read again, every octet of it; None of what is no folder."""
@@ -79,5 +73,15 @@ class Sides:
             self._streams.warn(f"{word} is not there yet: it lacks everything")
             return Side(word, Nothing(), warn=self._streams.warn)
         places = self.places if is_dest else self._others
-        session = await stack.enter_async_context(places.open(word).session())
-        return Side(word, session, warn=self._streams.warn)
+        place = places.open(word)
+        catalogue = await place.catalogue() if isinstance(place, _Stocked) else None
+        session = await stack.enter_async_context(place.session())
+        return Side(word, session, warn=self._streams.warn, catalogue=catalogue)
+
+
+@runtime_checkable
+class _Stocked(Protocol):
+    """A place on this machine."""
+
+    async def catalogue(self) -> Catalogue:
+        """What is there, as of this run."""

@@ -154,4 +154,4 @@ class _Verify:
         from dcmsync.transfer.verification import Spot
 
         side = await self._sides.enter(word, self._stack, is_dest=True)
-        return Spot(side=side, catalogue=self._sides.catalogue(word), read_again=self._sides.read_again(word))
+        return Spot(side=side, read_again=self._sides.read_again(word))

@@ -8,7 +8,7 @@ differ. Refuses to compare.
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 
-from dcmsync.contract import Ask, Attributes, Ending, Level, Receiver, Session, Want
+from dcmsync.contract import Ask, Attributes, Catalogue, Ending, Level, Receiver, Session, Want
 from dcmsync.errors import PeerError
 from dcmsync.plan.compare import COUNTS
 from dcmsync.plan.levels import DEFAULT_KEYS, Query
@@ -18,12 +18,16 @@ from dcmsync.transfer.inventory import Inventory
 class Side:
     """A place called `name`, asked in one session. `trouble`: why some list may be incomplete; `splits`: as in `end`.
 
-    `warn` hears of each kind of trouble once.
+    `warn` hears of each kind of trouble once. `catalogue` is that of a place on this machine, brought up to date: it
+    answers for single things at once. hot: 0.1 ms less than by way of the session, which hands each over to a thread.
     """
 
-    def __init__(self, name: str, session: Session, *, warn: Callable[[str], None]) -> None:
+    def __init__(
+        self, name: str, session: Session, *, warn: Callable[[str], None], catalogue: Catalogue | None = None
+    ) -> None:
         self.name = name
         self.session = session
+        self.catalogue = catalogue
         self.trouble = ""
         self.splits = 0
         self._warn = warn
@@ -47,9 +51,12 @@ class Side:
         """
         uid = uids[level.unique_key]
         wanted = DEFAULT_KEYS[level] if usual else (level.unique_key, *COUNTS.get(level, ()))
+        ask = Ask(level=level, keys=dict(uids), wanted=wanted)
+        if self.catalogue is not None:
+            return next(({**answer, **uids} for answer in self.catalogue.find(ask)), None)
         found: Attributes | None = None
         ending = Ending()
-        async with aclosing(self.session.find(Ask(level=level, keys=dict(uids), wanted=wanted))) as answers:
+        async with aclosing(self.session.find(ask)) as answers:
             async for answer in answers:
                 if isinstance(answer, Ending):
                     ending = answer

@@ -32,6 +32,7 @@ from dcmsync.transfer.spill import Index, Queue
 
 _ENCODE = msgspec.json.Encoder().encode
 _DECODE = msgspec.json.Decoder(dict[str, object]).decode
+_IN_TURN = 32
 _FAILURES_IN_A_ROW = 5  # then the place is taken for down
 
 
@@ -106,12 +107,16 @@ class Survey:
 
     async def _list(self) -> None:
         """Puts the studies of SOURCE into the queue."""
+        listed = 0
         try:
             async with aclosing(self._source.listing(self._studies).run()) as found:
                 async for study in found:
                     if self._is_inside(study):
                         self._listed.put(_ENCODE({"type": "study", "source": self._source.name, **study}))
                         self._come.set()
+                    listed += 1
+                    if listed % _IN_TURN == 0:  # a quick node never lets anybody else have a turn
+                        await anyio.lowlevel.checkpoint()
         except PeerError as error:
             self._failure = error
         finally:

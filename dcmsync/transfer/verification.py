@@ -40,13 +40,9 @@ _GROUP: msgspec.json.Decoder[list[Claim]] = msgspec.json.Decoder(list[Claim])
 
 
 class Spot(Struct, frozen=True, kw_only=True):
-    """A place to look at. Of one on this machine also its catalogue, and for a folder how a file is read again.
-
-    The catalogue is up to date as soon as the place was asked for anything.
-    """
+    """A place to look at, and for a folder how a file is read again."""
 
     side: Side
-    catalogue: Catalogue | None = None
     read_again: Callable[[Holding], Holding | None] | None = None
 
 
@@ -179,10 +175,10 @@ class Verification:
 
     def _broken_at(self, spot: Spot) -> Mapping[str, Holding]:
         """The files of a place on this machine that say which instance they were."""
-        if spot.catalogue is None:
+        if spot.side.catalogue is None:
             return {}
         if spot.side.name not in self._broken:
-            others = (each for each in spot.catalogue.others() if each.sop_instance_uid and each.state in _BROKEN)
+            others = (each for each in spot.side.catalogue.others() if each.sop_instance_uid and each.state in _BROKEN)
             self._broken[spot.side.name] = {each.sop_instance_uid: each for each in others}
         return self._broken[spot.side.name]
 
@@ -271,7 +267,7 @@ class Verification:
         """Reads instances of one series, every octet."""
         if not things:
             return {}
-        read_again, catalogue = spot.read_again, spot.catalogue
+        read_again, catalogue = spot.read_again, spot.side.catalogue
         if read_again is not None and catalogue is not None:
             return {
                 _sop(thing): await anyio.to_thread.run_sync(_read_files, thing, catalogue, read_again)

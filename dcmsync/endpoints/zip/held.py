@@ -51,7 +51,7 @@ class Held:
     def path_of(self, sop_instance_uid: str) -> str | None:
         """Where a whole instance stands, the first of them by path."""
         found = self._new_by_uid.get(sop_instance_uid)
-        if found is not None:
+        if found is not None or self._old is None:
             return found
         for holding in self._catalogue.holdings(sop_instance_uid=sop_instance_uid):
             if self.is_old(holding.path):

@@ -386,15 +386,22 @@ def test_killed_while_it_writes(tmp_path: Path) -> None:
     assert cached.said == []
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_cannot_be_written(cached: Cached, tmp_path: Path) -> None:
-    (folder := tmp_path / "caches").mkdir()
-    folder.chmod(0o500)
-    store = open_store(str(cached.place), named=None, folder=folder, warn=cached.said.append)
-    store.remember(many())
-    assert len(list(store.holdings())) == 12
-    store.close()
-    assert len(cached.said) == 1
+def test_a_folder_that_cannot_be_written() -> None:
+    """In a process without privileges, for which the cache of a former run is there and can be read."""
+    code = (
+        "import os, tempfile; from pathlib import Path; from tests.cache.made_up import *\n"
+        "with tempfile.TemporaryDirectory() as name:\n"
+        "    folder = Path(name); os.chmod(folder, 0o755)\n"
+        "    first = opened(folder, folder / 'cache'); first.remember(many()); first.close()\n"
+        "    os.chmod(folder / 'cache', 0o444); os.chmod(folder, 0o555)\n"
+        "    os.seteuid(os.geteuid() or 65534)\n"
+        "    said = []; store = opened(folder, folder / 'cache', said.append)\n"
+        "    bring_up_to_date(store, many())\n"
+        "    print(len(list(store.holdings())), len(said)); store.close()\n"
+        "    os.seteuid(os.getuid()); os.chmod(folder, 0o755)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "12 1\n"
 
 
 def test_a_folder_that_cannot_be_made(cached: Cached, tmp_path: Path) -> None:

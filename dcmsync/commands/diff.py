@@ -124,7 +124,21 @@ class _Diff:
         is_far = not self._sides.places.is_local(self._arguments.dest)
         settings = Settings(query=self._settings.query, is_inside=self._is_inside, is_far=is_far)
         await Survey(settings, comparison, source, tolerance).run()
+        if self._is_any_unsound(source):
+            tolerance.status = max(tolerance.status, ExitStatus.FAILED)
         return ""
+
+    def _is_any_unsound(self, source: Side) -> bool:
+        """Whether SOURCE has files that cannot be compared; people are told how many."""
+        from dcmsync.commands.unsound import tell_unsound
+        from dcmsync.contract import Level
+        from dcmsync.plan.levels import Query
+
+        if source.catalogue is None:
+            return False
+        query = Query(level=Level.STUDY, keys=self._settings.query.keys)
+        streams, write = self._streams, self._printer.write
+        return tell_unsound(source.catalogue, source.name, query, write=write, warn=streams.warn, note=streams.note)
 
     async def _compare_records(self, comparison: Comparison, stack: AsyncExitStack, tolerance: Tolerance) -> str:
         """Compares what standard input names. Gives why that is not complete, in words."""

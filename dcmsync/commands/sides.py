@@ -14,8 +14,8 @@ from typing import Protocol, runtime_checkable
 from dcmsync.cache.digest import content_of, read_whole
 from dcmsync.commands.options import Streams
 from dcmsync.commands.places import Places
-from dcmsync.contract import Catalogue, Holding
-from dcmsync.endpoints.folder.stock import read_again
+from dcmsync.contract import Catalogue, Ending, Holding
+from dcmsync.endpoints.folder.examination import read_again
 from dcmsync.errors import LocalTrouble
 from dcmsync.locator import Archive, Folder
 from dcmsync.net.patience import Watch
@@ -76,12 +76,19 @@ class Sides:
         place = places.open(word)
         catalogue = await place.catalogue() if isinstance(place, _Stocked) else None
         session = await stack.enter_async_context(place.session())
-        return Side(word, session, warn=self._streams.warn, catalogue=catalogue)
+        side = Side(word, session, warn=self._streams.warn, catalogue=catalogue)
+        if isinstance(place, _Stocked) and place.ending.truncated:
+            side.trouble = place.ending.why
+            side.warn(f"{word}: what it holds is not known for certain: {place.ending.why}")
+        return side
 
 
 @runtime_checkable
 class _Stocked(Protocol):
-    """A place on this machine."""
+    """A place on this machine. `ending`: how its lists end, as soon as stock was taken."""
+
+    @property
+    def ending(self) -> Ending: ...
 
     async def catalogue(self) -> Catalogue:
         """What is there, as of this run."""

@@ -102,13 +102,12 @@ class Comparison:
 
     async def below_study(self, source: Side, study: Record, theirs: Attributes | None) -> None:
         """Compares the series of a study; DEST has it, or has not and only parts of it are asked for."""
-        keys = self._keys(Level.SERIES)
-        listing = source.below(Level.SERIES, attributes_of(study), usual=True, keys=keys)
+        listing = source.below(Level.SERIES, attributes_of(study), like=self.settings.query)
         series: list[bytes] = []
         async with aclosing(listing.run()) as found:
             async for answer in found:
                 series.append(_ENCODE(_thing(Level.SERIES, source, answer)))  # noqa: PERF401  # one at a time
-        if not series and not keys:
+        if not series and not self._keys(Level.SERIES):
             self._nothing_below(source, study, Level.STUDY)
         match, is_complete = await self._listed(Level.SERIES, theirs)
         changes: list[Change | None] = []
@@ -154,14 +153,13 @@ class Comparison:
         if is_asked_whole and not match and is_complete:
             self.tell(series, "missing")
             return "missing"
-        keys = self._keys(Level.INSTANCE)
-        listing = source.below(Level.INSTANCE, attributes_of(series), usual=True, keys=keys)
+        listing = source.below(Level.INSTANCE, attributes_of(series), like=self.settings.query)
         judging = _Judging(self, source, uids_of(series, Level.SERIES), match, is_complete)
         async with aclosing(listing.run()) as found:
             async for answer in found:
                 await judging.take(_thing(Level.INSTANCE, source, answer))
         await judging.settle()
-        if not judging.taken and not keys:
+        if not judging.taken and not self._keys(Level.INSTANCE):
             self._nothing_below(source, series, Level.SERIES)
         if judging.is_all_the_same and self._is_whole(Level.SERIES, is_complete and listing.is_complete, match):
             return "same"
@@ -223,7 +221,7 @@ class Comparison:
         keys = self._keys(level)
         left = dict(match.left_over())
         if keys and left:
-            listing = self.dest.below(level, above, usual=True, keys=keys)
+            listing = self.dest.below(level, above, like=self.settings.query)
             async with aclosing(listing.run()) as found:
                 matching = {str(thing[level.unique_key]) async for thing in found}
             left = {uid: thing for uid, thing in left.items() if uid in matching}

@@ -2,17 +2,21 @@
 
 Owns the questions: every list is an inventory of its own, so that it is known of each whether it may be cut short. A
 thing that a list does not name is asked for by its own UID before it is called missing: lists are cut, and attributes
-differ. Refuses to compare.
+differ. While one side works the other one waits, and nodes hang up on who waits: what a broken association kept from
+beginning is asked once more. Refuses to compare.
 """
 
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 
 from dcmsync.contract import Ask, Attributes, Catalogue, Ending, Level, Receiver, Session, Want
-from dcmsync.errors import PeerError
+from dcmsync.errors import Disconnected, PeerError
+from dcmsync.plan import levels
 from dcmsync.plan.compare import COUNTS
 from dcmsync.plan.levels import DEFAULT_KEYS, Query
 from dcmsync.transfer.inventory import Inventory
+
+_MOST_ANSWERS = 100  # to a question about one thing; some nodes ignore what is asked
 
 
 class Side:
@@ -37,12 +41,14 @@ class Side:
         """The things that match, below what is known."""
         return Listing(self, query, known or {})
 
-    def below(
-        self, level: Level, parent: Attributes, *, usual: bool, keys: Mapping[str, str] | None = None
-    ) -> "Listing":
-        """The things of `level` directly below one parent; of the usual attributes, or of their counts alone."""
-        query = Query(level=level, keys=keys or {}, wanted=COUNTS.get(level, ()), usual=usual)
-        return Listing(self, query, parent)
+    def below(self, level: Level, parent: Attributes, *, like: Query | None = None, usual: bool = True) -> "Listing":
+        """The things of `level` directly below one parent: what is asked of them in `like`, and the usual attributes.
+
+        Without the usual ones their counts alone.
+        """
+        keys = levels.keys_at(like, level) if like else {}
+        wanted = (*COUNTS.get(level, ()), *(like.wanted if like else ()))
+        return Listing(self, Query(level=level, keys=keys, wanted=wanted, usual=usual), parent)
 
     async def ask(self, level: Level, uids: Mapping[str, str], *, usual: bool = False) -> Attributes | None:
         """What is known of the one thing with these UIDs, that of each level above among them; None without it.
@@ -54,17 +60,26 @@ class Side:
         ask = Ask(level=level, keys=dict(uids), wanted=wanted)
         if self.catalogue is not None:
             return next(({**answer, **uids} for answer in self.catalogue.find(ask)), None)
-        found: Attributes | None = None
-        ending = Ending()
-        async with aclosing(self.session.find(ask)) as answers:
-            async for answer in answers:
-                if isinstance(answer, Ending):
-                    ending = answer
-                elif found is None and (answer.get(level.unique_key) or uid) == uid:
-                    found = {**answer, **uids}
+        try:
+            answers, ending = await self._answers(ask)
+        except Disconnected:
+            answers, ending = await self._answers(ask)
+        found = next(({**each, **uids} for each in answers if (each.get(level.unique_key) or uid) == uid), None)
         if found is None and ending.truncated and not ending.is_last_word:
             raise PeerError(f"{self.name}: whether it holds one {level.word} cannot be told: {ending.why}")
         return found
+
+    async def _answers(self, ask: Ask) -> tuple[list[Attributes], Ending]:
+        """The answers to a question that has one, or few."""
+        answers: list[Attributes] = []
+        ending = Ending()
+        async with aclosing(self.session.find(ask)) as found:
+            async for answer in found:
+                if isinstance(answer, Ending):
+                    ending = answer
+                elif len(answers) < _MOST_ANSWERS:
+                    answers.append(answer)
+        return answers, ending
 
     def note(self, inventory: Inventory) -> None:
         """A list has ended."""
@@ -85,7 +100,7 @@ class Listing:
         self._side = side
         self._query = query
         self._known = known
-        self._inventory = Inventory(side.session, name=side.name, warn=side.warn)
+        self._inventory = self._new()
 
     @property
     def is_complete(self) -> bool:
@@ -94,12 +109,30 @@ class Listing:
 
     async def run(self) -> AsyncGenerator[dict[str, object], None]:
         """Each thing as it is found, with what is known of the levels above. Raises PeerError, LocalTrouble."""
+        has_begun = False
+        try:
+            async with aclosing(self._walk()) as found:
+                async for thing in found:
+                    has_begun = True
+                    yield thing
+        except Disconnected:
+            if has_begun:
+                raise
+            self._inventory = self._new()
+            async with aclosing(self._walk()) as found:
+                async for thing in found:
+                    yield thing
+
+    async def _walk(self) -> AsyncGenerator[dict[str, object], None]:
         try:
             async with aclosing(self._inventory.walk(self._query, self._known)) as found:
                 async for thing in found:
                     yield thing
         finally:
             self._side.note(self._inventory)
+
+    def _new(self) -> Inventory:
+        return Inventory(self._side.session, name=self._side.name, warn=self._side.warn)
 
 
 class Nothing:

@@ -117,6 +117,7 @@ class Survey:
                     listed += 1
                     if listed % _IN_TURN == 0:  # a quick node never lets anybody else have a turn
                         await anyio.lowlevel.checkpoint()
+            await self._source.session.rest()  # DEST may take its time now, and the node would hang up
         except PeerError as error:
             self._failure = error
         finally:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -257,6 +258,26 @@ def test_a_truncated_file_counts_as_missing(workdir: Workdir, made: list[samples
     os.truncate(victim, victim.stat().st_size - 10)
     done = workdir.run("diff", "./a", "./b")
     assert (done.status, [(kind, change) for kind, change, _ in told(done)]) == (1, [("instance", "missing")]), done
+
+
+def test_a_truncated_file_of_the_source_is_said_to_be_left_out(workdir: Workdir, made: list[samples.Sample]) -> None:
+    a = copied(made[:3], workdir.path / "a")
+    copied(made[:3], workdir.path / "b")
+    victim = next(a.rglob("*2.dcm"))
+    os.truncate(victim, victim.stat().st_size - 10)
+    done = workdir.run("diff", "./a", "./b")
+    assert (done.status, told(done)) == (3, []), done
+    assert "1 files are truncated" in done.stderr
+
+
+def test_a_place_that_is_not_read_as_a_whole_makes_it_incomplete(workdir: Workdir, made: list[samples.Sample]) -> None:
+    copied(made[:3], workdir.path / "a")
+    with zipfile.ZipFile(workdir.path / "b.zip", "w") as archive:
+        archive.write(made[0].path, "fine.dcm")
+        archive.write(made[1].path, "../strange.dcm")
+    done = workdir.run("diff", "./a", "./b.zip")
+    assert (done.status, done.records[-1]["complete"]) == (6, False), done
+    assert uid(1, 1, 3) in {found for *_, found in told(done)}
 
 
 # People

@@ -13,7 +13,7 @@ from dcmsync.errors import UsageError
 
 if TYPE_CHECKING:
     from dcmsync.contract import Catalogue, Source
-    from dcmsync.endpoints.dimse import DimseNode
+    from dcmsync.endpoints.dimse.place import DimseNode
     from dcmsync.net.patience import Watch
     from dcmsync.plan.expression import Selectors
 
@@ -58,7 +58,7 @@ class Places:
 
     def node(self, word: str) -> "DimseNode":
         """The DIMSE node called `word`. Raises UsageError when it is something else."""
-        from dcmsync.endpoints.dimse import DimseNode
+        from dcmsync.endpoints.dimse.place import DimseNode
 
         if not isinstance(self.parse(word), locator.Node):
             raise UsageError(f"{word} is no DIMSE node", advice="Name one, as in AET@host:port")

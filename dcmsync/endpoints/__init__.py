@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dcmsync.net.patience import Watch
 
 KINDS: dict[type, str] = {
-    Node: "dcmsync.endpoints.dimse:open_node",
+    Node: "dcmsync.endpoints.dimse.place:open_node",
     Folder: "dcmsync.endpoints.folder.place:open_folder",
     Archive: "dcmsync.endpoints.zip.place:open_archive",
 }

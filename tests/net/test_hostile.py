@@ -17,7 +17,7 @@ import anyio
 import pytest
 
 from dcmsync.contract import Arrival, Ask, Attributes, Ending, Level, Want
-from dcmsync.endpoints.dimse import DimseNode
+from dcmsync.endpoints.dimse.place import DimseNode
 from dcmsync.errors import Disconnected, PeerError, Refused, Rejected, RemoteProtocolError, Stalled, Unreachable
 from dcmsync.net.channel import Limits
 from dcmsync.net.patience import Watch

@@ -1,23 +1,19 @@
-"""A DIMSE node as a place: C-ECHO, C-FIND and C-GET as the promises of `contract.py` (PS3.4 Annex A, C).
+"""One conversation with a DIMSE node: C-FIND and C-GET as the promises of `contract.py` (PS3.4 Annex A, C).
 
 Owns which presentation contexts an association needs, and keeps one association open as long as it serves. Refuses to
 decide what to ask or whether what came is enough; judges no instance. Queries are strictly hierarchical.
 
-Theory of operation: a `DimseNode` is cheap and holds no socket; a `Session` holds at most one association and is used
-by one task. A session that met an error drops its association; the next call opens another.
+Theory of operation: a `Session` holds at most one association and is used by one task. A session that met an error
+drops its association; the next call opens another.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-
-import anyio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, aclosing
 
 from dcmsync.contract import Ask, Attributes, Ending, Level, Receiver, Want
-from dcmsync.endpoints import Setting
 from dcmsync.errors import PeerError, Refused, RemoteProtocolError
-from dcmsync.locator import Node
 from dcmsync.net.association import Answer, Association, Peer, associate
 from dcmsync.net.channel import Limits
 from dcmsync.net.patience import Watch
@@ -26,35 +22,9 @@ from dcmsync.wire.dimse import operations, status
 from dcmsync.wire.upperlayer import contexts
 from dcmsync.wire.upperlayer.codec import ProposedContext, Role
 
+QUERY_SYNTAXES = (contexts.EXPLICIT_LITTLE, contexts.IMPLICIT_LITTLE)
 _WORDS = {Level.STUDY: "STUDY", Level.SERIES: "SERIES", Level.INSTANCE: "IMAGE"}
-_QUERY_SYNTAXES = (contexts.EXPLICIT_LITTLE, contexts.IMPLICIT_LITTLE)
 _QUERY_CONTEXTS = 2  # C-FIND and C-GET, beside the storage contexts
-
-
-class DimseNode:
-    """One node, and who we are there."""
-
-    def __init__(self, peer: Peer, *, limits: Limits, watch: Watch) -> None:
-        self.peer = peer
-        self.name = peer.name
-        self._limits = limits
-        self._watch = watch
-
-    async def echo(self) -> int:
-        """C-ECHO on an association of its own: the DIMSE status. Raises PeerError."""
-        proposed = (ProposedContext(1, operations.VERIFICATION, _QUERY_SYNTAXES),)
-        async with associate(self.peer, proposed, watch=self._watch, limits=self._limits) as association:
-            return await association.echo()
-
-    @asynccontextmanager
-    async def session(self) -> AsyncIterator[Session]:
-        """A session, whose association ends with it: by A-RELEASE where that is still possible."""
-        session = Session(self.peer, self._limits, self._watch)
-        try:
-            yield session
-        finally:
-            with anyio.CancelScope(shield=True):
-                await session.drop()
 
 
 class Session:
@@ -140,10 +110,10 @@ class Session:
         if self._association is not None and self._association.is_open and self._pairs.issuperset(pairs):
             return self._association
         await self.drop()
-        proposed = [ProposedContext(1, operations.STUDY_ROOT_FIND, _QUERY_SYNTAXES)]
+        proposed = [ProposedContext(1, operations.STUDY_ROOT_FIND, QUERY_SYNTAXES)]
         roles = []
         if pairs:
-            proposed.append(ProposedContext(3, operations.STUDY_ROOT_GET, _QUERY_SYNTAXES))
+            proposed.append(ProposedContext(3, operations.STUDY_ROOT_GET, QUERY_SYNTAXES))
             proposed += contexts.propose(pairs, first_id=5)
             roles = [Role(uid, scu=False, scp=True) for uid in dict.fromkeys(pair[0] for pair in pairs)]
         self._association = await self._stack.enter_async_context(
@@ -151,13 +121,6 @@ class Session:
         )
         self._pairs = frozenset(pairs)
         return self._association
-
-
-def open_node(node: Node, setting: Setting) -> DimseNode:
-    """The node that a locator names; its own word on who we are there goes first."""
-    calling_ae = node.calling_ae or setting.calling_ae
-    peer = Peer(host=node.host, port=node.port, called_ae=node.ae, calling_ae=calling_ae)
-    return DimseNode(peer, limits=Limits(timeout_s=setting.timeout_s), watch=setting.watch)
 
 
 def _pairs(want: Want) -> list[tuple[str, str]]:

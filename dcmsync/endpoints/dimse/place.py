@@ -1,0 +1,53 @@
+"""A DIMSE node as a place: its name, who we are there, C-ECHO, and sessions (PS3.4 Annex A, C).
+
+Cheap to make, and holds no socket. Refuses to know what a session says; `session.py` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import anyio
+
+from dcmsync.endpoints import Setting
+from dcmsync.endpoints.dimse.session import QUERY_SYNTAXES, Session
+from dcmsync.locator import Node
+from dcmsync.net.association import Peer, associate
+from dcmsync.net.channel import Limits
+from dcmsync.net.patience import Watch
+from dcmsync.wire.dimse import operations
+from dcmsync.wire.upperlayer.codec import ProposedContext
+
+
+class DimseNode:
+    """One node, and who we are there."""
+
+    def __init__(self, peer: Peer, *, limits: Limits, watch: Watch) -> None:
+        self.peer = peer
+        self.name = peer.name
+        self._limits = limits
+        self._watch = watch
+
+    async def echo(self) -> int:
+        """C-ECHO on an association of its own: the DIMSE status. Raises PeerError."""
+        proposed = (ProposedContext(1, operations.VERIFICATION, QUERY_SYNTAXES),)
+        async with associate(self.peer, proposed, watch=self._watch, limits=self._limits) as association:
+            return await association.echo()
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Session]:
+        """A session, whose association ends with it: by A-RELEASE where that is still possible."""
+        session = Session(self.peer, self._limits, self._watch)
+        try:
+            yield session
+        finally:
+            with anyio.CancelScope(shield=True):
+                await session.drop()
+
+
+def open_node(node: Node, setting: Setting) -> DimseNode:
+    """The node that a locator names; its own word on who we are there goes first."""
+    calling_ae = node.calling_ae or setting.calling_ae
+    peer = Peer(host=node.host, port=node.port, called_ae=node.ae, calling_ae=calling_ae)
+    return DimseNode(peer, limits=Limits(timeout_s=setting.timeout_s), watch=setting.watch)

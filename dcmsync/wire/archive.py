@@ -222,6 +222,8 @@ def _entry(window: bytes, at: int, record_offset: int, octets: int) -> Entry:
     _, _, _, flags, method, _, _, crc, packed, size, name_octets, extra_octets, _, disk, _, attributes, header = fields
     begin = at + _ENTRY.size
     name = window[begin : begin + name_octets]
+    if not name:
+        raise Damaged("a member has no name")
     if SMALL in (packed, size, header):
         large = _extra(window[begin + name_octets : begin + name_octets + extra_octets])
         size = large.pop(0) if size == SMALL and large else size

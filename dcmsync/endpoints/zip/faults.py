@@ -39,8 +39,6 @@ def is_folder(entry: Entry) -> bool:
 
 def name_fault(name: bytes) -> str:
     """Why no file may be called so, or ""; a backslash separates as a slash does: some programs write it."""
-    if not name:
-        return "it has no name"
     if _CONTROL.search(name):
         return "its name has control characters"
     if name.startswith((b"/", b"\\")) or _DRIVE.match(name):

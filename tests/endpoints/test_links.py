@@ -12,10 +12,10 @@ from xxhash import xxh3_128
 
 from dcmsync.contract import Arrival, Expected, Landed, Origin
 from dcmsync.endpoints.folder import adoption
-from dcmsync.endpoints.folder.adoption import stamp_from
 from dcmsync.endpoints.folder.arrivals import Job, Settings, Sink, Transfer
 from dcmsync.endpoints.folder.departure import remove
 from dcmsync.endpoints.folder.landing import Landing
+from dcmsync.endpoints.folder.stamp import stamp_from
 from dcmsync.errors import LocalTrouble
 from dcmsync.wire.part10 import file_meta
 from tests.endpoints.landing_run import EXPLICIT, SECONDARY, arrival, data_set, place
@@ -270,6 +270,17 @@ def test_a_file_that_changes_while_it_is_taken_is_not_taken(
         patch.setattr(os, "preadv", preadv)
         landed = dock.land()
     assert (landed.outcome, landed.reason) == ("failed", "changed")
+    assert dock.files() == []
+
+
+def test_a_system_that_gives_less_than_the_file_has_is_not_believed(
+    make_dock: MakeDock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, real = make_file(tmp_path / "a"), os.pread
+    dock = make_dock("copy")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", lambda descriptor, length, offset: real(descriptor, length - 1, offset))
+        assert dock.take(source).reason == "changed"
     assert dock.files() == []
 
 

@@ -15,9 +15,10 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
-from dcmsync.contract import Origin, Stamp
+from dcmsync.contract import Origin
 from dcmsync.endpoints.folder.arrivals import Hasher, Transfer, write_all
 from dcmsync.endpoints.folder.staging import Staging
+from dcmsync.endpoints.folder.stamp import stamp_of
 
 PIECE_OCTETS = 1 << 20
 
@@ -66,16 +67,6 @@ def adopt(
         if adopted is None or adopted.descriptor != descriptor:
             os.close(descriptor)
     return adopted
-
-
-def stamp_of(descriptor: int) -> Stamp:
-    """What the file system says of an open file. Raises OSError."""
-    return stamp_from(os.fstat(descriptor))
-
-
-def stamp_from(status: os.stat_result) -> Stamp:
-    """The stamp in what stat(2) gave."""
-    return Stamp(size=status.st_size, mtime_ns=status.st_mtime_ns, device=status.st_dev, inode=status.st_ino)
 
 
 def _open(origin: Origin) -> int:

@@ -25,7 +25,7 @@ from dcmsync.endpoints.folder.scan import (
     source_of,
 )
 from dcmsync.endpoints.folder.staging import Staging
-from dcmsync.endpoints.folder.stock import TICK_NS, believable, stamp_of
+from dcmsync.endpoints.folder.stamp import TICK_NS, believable, stamp_from
 from dcmsync.errors import is_of_the_machine, local_trouble
 from dcmsync.wire import kept
 from dcmsync.wire.elements import walk
@@ -172,7 +172,7 @@ class Approach:
         landed, status = self._landed, self._status
         if landed is None or landed.outcome != "stored" or status is None or self._settings.transfer == "symlink":
             return None
-        stamp, origin = stamp_of(status), self._job.origin
+        stamp, origin = stamp_from(status), self._job.origin
         is_linked = self._is_linked(status)
         if is_linked and origin is not None and (origin.stamp != stamp or not origin.head):
             return None

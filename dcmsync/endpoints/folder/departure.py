@@ -6,7 +6,7 @@ Owns that what goes is the very file that was read. Refuses to know whether that
 import os
 
 from dcmsync.contract import Holding, Origin, Stamp
-from dcmsync.endpoints.folder.adoption import stamp_from
+from dcmsync.endpoints.folder.stamp import stamp_from
 from dcmsync.errors import LocalTrouble
 
 

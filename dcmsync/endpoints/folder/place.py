@@ -39,9 +39,9 @@ from dcmsync.contract import (
 )
 from dcmsync.endpoints import Setting
 from dcmsync.endpoints.folder import media
-from dcmsync.endpoints.folder.adoption import stamp_of
 from dcmsync.endpoints.folder.below import open_file
 from dcmsync.endpoints.folder.scan import A_LINK, examine_open
+from dcmsync.endpoints.folder.stamp import stamp_of
 from dcmsync.endpoints.folder.stock import take_stock
 from dcmsync.errors import LocalTrouble
 from dcmsync.locator import Folder

@@ -1,72 +1,34 @@
 """What a folder holds as of now: its catalogue, brought up to date by reading what changed and nothing else.
 
-Owns comparing the tree with what is remembered of it, and what is to be remembered of a file. Refuses to follow links,
-to open what is no regular file, and to believe a stamp that a later change might leave as it is.
+Owns going through the tree, comparing it with what is remembered, and deciding who reads. Refuses to follow links, and
+to say what a file is.
 
 Theory of operation. Tree and catalogue are both gone through in the order of the octets of their paths, so that
 neither is ever held as a whole. A file is the one that is remembered while device, inode, size and modification time
-are; else it is read again. What is remembered and not met is forgotten, after one more look.
-
-A clock ticks: what changes a file within the tick in which it was read leaves its time as it was (git calls such files
-racy). A file that young is remembered with a time that no file has, so that the next run reads it once more.
+are; else it is read again. What is remembered and not met is forgotten, after one more look. Where more than a few
+files are to be read, and there is more than one core, other processes read them.
 """
 
 import os
 import stat
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from itertools import chain, islice
 from operator import itemgetter
-from typing import Protocol
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from dcmsync.contract import Catalogue, Holding, Stamp
-from dcmsync.endpoints.folder.scan import (
-    A_LINK,
-    IDENTITY,
-    OWN_PREFIX,
-    SERIES_INSTANCE_UID,
-    SOP_CLASS_UID,
-    SOP_INSTANCE_UID,
-    STUDY_INSTANCE_UID,
-    Skip,
-    source_of,
-)
+from dcmsync.endpoints.folder.examination import ReadWhole, examine, read_again
+from dcmsync.endpoints.folder.readers import Answer, cores, examine_here, examine_there
+from dcmsync.endpoints.folder.scan import A_LINK, OWN_PREFIX, Skip
+from dcmsync.endpoints.folder.stamp import stamp_from
 from dcmsync.errors import LocalTrouble
-from dcmsync.wire import kept
-from dcmsync.wire.elements import Walk
-from dcmsync.wire.part10 import Head, text, walk_file
 
 BATCH_FILES = 500
-TICK_NS = 20_000_000  # no kernel's clock for files ticks slower than 100 times a second
-COARSE_TICK_NS = 2_000_000_000  # FAT; a file system that counts seconds shows it by times without a fraction
-NO_TIME_NS = -(1 << 63)
-ROTTEN = "its octets changed, and its size and time did not"
+FEW_FILES = 2000  # up to this many are read here: starting a reader takes as long as examining 1,500 files
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_FILE = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-_WANTED = kept.TAGS | IDENTITY
 _MAX_ROUNDS = 4  # a catalogue can lose what it has twice
-
-
-class Reading(Protocol):
-    """What reading every octet of a file tells; `content` is "" where its data set is not whole."""
-
-    @property
-    def digest(self) -> str: ...
-    @property
-    def content(self) -> str: ...
-    @property
-    def head(self) -> Head: ...
-    @property
-    def walk(self) -> Walk: ...
-
-
-class ReadWhole(Protocol):
-    """Reads an open file of a size to its end. Raises OSError."""
-
-    def __call__(self, descriptor: int, size: int, *, wanted: frozenset[int]) -> Reading: ...
 
 
 class Stock(Struct, frozen=True, kw_only=True):
@@ -166,23 +128,27 @@ class _Taking:
         if certain:
             self._catalogue.forget(certain)
 
-    def _examined(self, paths: Iterable[str]) -> Iterator[Holding]:
-        for path in paths:
-            try:
-                holding = self._examine(path)
-            except OSError as trouble:
-                self._skipped(path, (trouble.strerror or "unreadable").lower())
-                holding = None
+    def _examined(self, paths: Iterator[str]) -> Iterator[Holding]:
+        for path, holding, why in self._answers(paths):
+            if why:
+                self._skipped(path, why)
             if holding is None:
                 self._catalogue.forget([path])
             else:
                 self._read += 1
                 yield holding
 
-    def _examine(self, path: str) -> Holding | None:
-        if self._read_whole is None:
-            return examine(self._root, path)
-        return read_again(self._root, path, self._catalogue.at(path), self._read_whole)
+    def _answers(self, paths: Iterator[str]) -> Iterator[Answer]:
+        if self._read_whole is not None:
+            return examine_here(self._root, paths, self._read_again)
+        first = list(islice(paths, FEW_FILES))
+        if len(first) < FEW_FILES or cores() == 1:
+            return examine_here(self._root, chain(first, paths), examine)
+        return examine_there(self._root, chain(first, paths), readers=cores())
+
+    def _read_again(self, root: str, path: str) -> Holding | None:
+        assert self._read_whole is not None
+        return read_again(root, path, self._catalogue.at(path), self._read_whole)
 
 
 def tree(root: str, skipped: Skip = ignore) -> Iterator[tuple[str, Stamp]]:
@@ -212,55 +178,6 @@ def tree(root: str, skipped: Skip = ignore) -> Iterator[tuple[str, Stamp]]:
             waiting.pop()
 
 
-def examine(root: str, path: str) -> Holding | None:
-    """One file by its headers; None when it is gone, or no regular file. Raises OSError."""
-    opened = _open(root, path)
-    if opened is None:
-        return None
-    descriptor, status, now_ns = opened
-    try:
-        head, found = walk_file(source_of(descriptor, status.st_size), wanted=_WANTED)
-    finally:
-        os.close(descriptor)
-    return believable(_holding(path, status, head, found), now_ns)
-
-
-def read_again(root: str, path: str, known: Holding | None, read_whole: ReadWhole) -> Holding | None:
-    """One file with every octet of it read; None when it is gone, or no regular file. Raises OSError.
-
-    It is "rotten" when it is not what is `known` of it by its digest, though it is by its stamp; then the digests are
-    those that were known.
-    """
-    opened = _open(root, path)
-    if opened is None:
-        return None
-    descriptor, status, now_ns = opened
-    try:
-        reading = read_whole(descriptor, status.st_size, wanted=_WANTED)
-    finally:
-        os.close(descriptor)
-    fresh = _holding(path, status, reading.head, reading.walk)
-    if known is not None and known.stamp == fresh.stamp and known.digest and known.digest != reading.digest:
-        return replace(known, state="rotten", reason=ROTTEN, read_ns=now_ns)
-    return believable(replace(fresh, digest=reading.digest, content=reading.content, read_ns=now_ns), now_ns)
-
-
-def stamp_of(status: os.stat_result) -> Stamp:
-    """The stamp of a file."""
-    return Stamp(
-        size=status.st_size, mtime_ns=status.st_mtime_ns, device=status.st_dev, inode=status.st_ino
-    )
-
-
-def believable(holding: Holding, read_at_ns: int) -> Holding:
-    """What may be remembered of a file that was opened at that moment (ns since 1970)."""
-    modified_ns = holding.stamp.mtime_ns
-    tick_ns = COARSE_TICK_NS if modified_ns % 1_000_000_000 == 0 else TICK_NS
-    if modified_ns < read_at_ns - tick_ns:
-        return holding
-    return replace(holding, stamp=replace(holding.stamp, mtime_ns=NO_TIME_NS))
-
-
 def _list(root: str, folder: str, skipped: Skip) -> list[tuple[bytes, str, Stamp | None]]:
     """The files and folders of a folder, in the order of their paths' octets; folders have no stamp. Raises OSError."""
     found: list[tuple[bytes, str, Stamp | None]] = []
@@ -271,7 +188,7 @@ def _list(root: str, folder: str, skipped: Skip) -> list[tuple[bytes, str, Stamp
                 path = f"{folder}/{entry.name}" if folder else entry.name
                 if entry.is_file(follow_symlinks=False):
                     try:
-                        found.append((os.fsencode(entry.name), path, stamp_of(entry.stat(follow_symlinks=False))))
+                        found.append((os.fsencode(entry.name), path, stamp_from(entry.stat(follow_symlinks=False))))
                     except FileNotFoundError:
                         pass
                 elif entry.is_symlink():
@@ -284,44 +201,9 @@ def _list(root: str, folder: str, skipped: Skip) -> list[tuple[bytes, str, Stamp
     return found
 
 
-def _open(root: str, path: str) -> tuple[int, os.stat_result, int] | None:
-    """A regular file, open: its descriptor, its status, and the moment before. Raises OSError."""
-    now_ns = time.time_ns()
-    try:
-        descriptor = os.open(os.path.join(root, path), _FILE)
-    except FileNotFoundError:
-        return None
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        os.close(descriptor)
-        return None
-    return descriptor, status, now_ns
-
-
-def _holding(path: str, status: os.stat_result, head: Head, found: Walk) -> Holding:
-    values = found.values
-
-    def uid(tag: int) -> str:
-        return text(values[tag][1]) if tag in values else ""
-
-    return Holding(
-        path=path,
-        stamp=stamp_of(status),
-        state=found.state,
-        reason=found.reason,
-        study_uid=uid(STUDY_INSTANCE_UID),
-        series_uid=uid(SERIES_INSTANCE_UID),
-        sop_instance_uid=uid(SOP_INSTANCE_UID),
-        sop_class_uid=uid(SOP_CLASS_UID),
-        transfer_syntax_uid=head.transfer_syntax_uid,
-        data_set_offset=head.data_set_offset,
-        attributes=kept.plain_values(values, found.encoding or head.transfer_syntax_uid),
-    )
-
-
 def _stamp_at(path: str) -> Stamp | None:
     try:
         status = os.lstat(path)
     except OSError:
         return None
-    return stamp_of(status) if stat.S_ISREG(status.st_mode) else None
+    return stamp_from(status) if stat.S_ISREG(status.st_mode) else None

@@ -354,6 +354,18 @@ def test_a_data_set_without_a_head_comes_as_what_it_is(ask: Callable[..., Asked]
     assert pydicom.dcmread(proper).SOPInstanceUID == uid
 
 
+@pytest.mark.parametrize("begins_at", [128, 132])
+@pytest.mark.parametrize("declared", [EXPLICIT, "1.2.840.10008.1.2"])
+def test_a_head_that_is_no_proper_one_is_left_behind(
+    ask: Callable[..., Asked], tmp_path: Path, begins_at: int, declared: str
+) -> None:
+    put(tmp_path / "a", (file_meta(SECONDARY, "1.2.3.1", declared) + data_set("1.2.3.1"))[begins_at:])
+    basket = Basket()
+    ask(tmp_path).fetch(want("1.2.3.1"), basket)
+    ((arrival, octets),) = basket.taken
+    assert (arrival.head, arrival.transfer_syntax_uid, octets) == (b"", EXPLICIT, data_set("1.2.3.1"))
+
+
 def test_a_name_that_is_no_utf_8_is_found_and_fetched(ask: Callable[..., Asked], tmp_path: Path) -> None:
     name = os.fsdecode(b"M\xfcller/\xff.dcm")
     put(tmp_path / name, file_of("1.2.3.1"))

@@ -238,7 +238,7 @@ class Session:
                 else:
                     count = await anyio.to_thread.run_sync(os.preadv, descriptor, [piece], at)
                 if not count:
-                    return False
+                    break
                 sink.write([piece[:count]])
                 at += count
             return stamp_of(descriptor) == opened.origin.stamp

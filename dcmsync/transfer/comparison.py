@@ -12,7 +12,7 @@ DEST lists is in memory, and what SOURCE lists passes by; all else that waits, w
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, closing
 
 import msgspec
 from msgspec import Struct
@@ -154,16 +154,16 @@ class Comparison:
             self.tell(series, "missing")
             return "missing"
         listing = source.below(Level.INSTANCE, attributes_of(series), like=self.settings.query)
-        judging = _Judging(self, source, uids_of(series, Level.SERIES), match, is_complete)
-        async with aclosing(listing.run()) as found:
-            async for answer in found:
-                await judging.take(_thing(Level.INSTANCE, source, answer))
-        await judging.settle()
-        if not judging.taken and not self._keys(Level.INSTANCE):
-            self._nothing_below(source, series, Level.SERIES)
-        if judging.is_all_the_same and self._is_whole(Level.SERIES, is_complete and listing.is_complete, match):
-            return "same"
-        judging.tell_same()
+        with closing(_Judging(self, source, uids_of(series, Level.SERIES), match, is_complete)) as judging:
+            async with aclosing(listing.run()) as found:
+                async for answer in found:
+                    await judging.take(_thing(Level.INSTANCE, source, answer))
+            await judging.settle()
+            if not judging.taken and not self._keys(Level.INSTANCE):
+                self._nothing_below(source, series, Level.SERIES)
+            if judging.is_all_the_same and self._is_whole(Level.SERIES, is_complete and listing.is_complete, match):
+                return "same"
+            judging.tell_same()
         await self._extras(source, Level.INSTANCE, uids_of(series, Level.SERIES), match, listing.is_complete)
         return None
 
@@ -179,11 +179,11 @@ class Comparison:
             self._known = uids, (match, is_complete)
         else:
             match, is_complete = Match([]), False
-        judging = _Judging(self, source, uids, match, is_complete)
-        for instance in instances:
-            await judging.take(instance)
-        await judging.settle()
-        judging.tell_same()
+        with closing(_Judging(self, source, uids, match, is_complete)) as judging:
+            for instance in instances:
+                await judging.take(instance)
+            await judging.settle()
+            judging.tell_same()
 
     # Both
 
@@ -312,6 +312,11 @@ class _Judging:
         """Tells of each that is the same."""
         for line in self._same.drain():
             self._comparison.tell(_DECODE(line), "same")
+
+    def close(self) -> None:
+        """Lets go of what waits."""
+        self._same.close()
+        self._unjudged.close()
 
     async def _read(self, lot: Iterable[tuple[dict[str, object], str]]) -> None:
         lot = list(lot)

@@ -8,6 +8,7 @@ Memory: at most TOGETHER lines of a group, and eight octets each of SEEN series.
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from itertools import groupby
 
 import msgspec
@@ -58,15 +59,16 @@ class Gathering:
 
     def __iter__(self) -> Iterator[Group]:
         failed: InputError | None = None
-        try:
-            for line in self._lines:
-                yield from self._take(line)
-        except InputError as error:  # what came before it is compared first
-            failed = error
-        yield from self._ended()
-        for key, lines in groupby(self._sorter, _key_of):
-            source, _, _, number = _KEY.decode(key + b",0]")
-            yield from _cut(source, number, lines)
+        with closing(self._sorter):
+            try:
+                for line in self._lines:
+                    yield from self._take(line)
+            except InputError as error:  # what came before it is compared first
+                failed = error
+            yield from self._ended()
+            for key, lines in groupby(self._sorter, _key_of):
+                source, _, _, number = _KEY.decode(key + b",0]")
+                yield from _cut(source, number, lines)
         if failed is not None:
             raise failed
 

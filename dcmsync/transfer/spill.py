@@ -107,6 +107,15 @@ class Queue:
         while (line := self.take()) is not None:
             yield line
 
+    def close(self) -> None:
+        """Lets go of everything. Idempotent; not needed when the last line was taken."""
+        self._head.clear()
+        self._tail.clear()
+        self._read_at = self._written_to = 0
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
     def _spill(self) -> None:
         with _on_disk():
             if self._file is None:
@@ -128,7 +137,8 @@ class Queue:
             self._read_at = self._file.tell()
             if self._read_at == self._written_to:
                 self._read_at = self._written_to = 0
-                self._file.truncate(0)
+                self._file.close()
+                self._file = None
         self._head.extend(line[:-1] for line in lines)
 
 
@@ -171,6 +181,8 @@ class Index:
         self._sorter.close()
         if self._file is not None:
             self._file.close()
+            self._file = None
+            self._count = 0
 
     def _sorted(self) -> IO[bytes]:
         if self._file is None:

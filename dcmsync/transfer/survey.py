@@ -13,7 +13,7 @@ or otherwise is asked for. The order of what is told never depends on who was fa
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, closing
 
 import anyio
 import anyio.lowlevel
@@ -89,21 +89,20 @@ class Survey:
 
     async def run(self) -> None:
         """Tells everything. Raises PeerError, LocalTrouble; what was told before stands."""
-        try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._list)
-                index = await self._index() if self._is_indexed else None
-                while (line := await self._next()) is not None:
-                    await self._tolerance.of(self._look(line, index))
-        except BaseExceptionGroup as group:
-            raise _worst(group) from None
-        if self._failure is not None:
-            raise self._failure
-        for line in self._deeper.drain():
-            study, theirs = _PAIR.decode(line)
-            await self._tolerance.of(self._comparison.below_study(self._source, study, theirs))
-        if self._comparison.shows_extra:
-            await self._extras()
+        with closing(self._listed), closing(self._deeper):
+            try:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._list)
+                    await self._look_at_all()
+            except BaseExceptionGroup as group:
+                raise _worst(group) from None
+            if self._failure is not None:
+                raise self._failure
+            for line in self._deeper.drain():
+                study, theirs = _PAIR.decode(line)
+                await self._tolerance.of(self._comparison.below_study(self._source, study, theirs))
+            if self._comparison.shows_extra:
+                await self._extras()
 
     async def _list(self) -> None:
         """Puts the studies of SOURCE into the queue."""
@@ -132,22 +131,27 @@ class Survey:
             await self._come.wait()
         return line
 
-    async def _index(self) -> Index:
-        """How many series and instances DEST says each of its studies has."""
-        index = Index(len(COUNTS[Level.STUDY]))
+    async def _look_at_all(self) -> None:
+        with closing(Index(len(COUNTS[Level.STUDY]))) as index:
+            if self._is_indexed:
+                await self._fill(index)
+            while (line := await self._next()) is not None:
+                await self._tolerance.of(self._look(line, index))
+
+    async def _fill(self, index: Index) -> None:
+        """Notes how many series and instances DEST says each of its studies has."""
         query = Query(level=Level.STUDY, keys=self._studies.keys)
         async with aclosing(self._comparison.dest.listing(query).run()) as found:
             async for study in found:
                 numbers = (study.get(keyword) for keyword in COUNTS[Level.STUDY])
                 index.add(str(study["StudyInstanceUID"]), *(n if isinstance(n, int) else None for n in numbers))
-        return index
 
-    async def _look(self, line: bytes, index: Index | None) -> None:
+    async def _look(self, line: bytes, index: Index) -> None:
         """Tells of one study, unless it must be looked into."""
         study = _DECODE(line)
         uids = uids_of(study, Level.STUDY)
         theirs: Attributes | None = None
-        numbers = index.find(uids["StudyInstanceUID"]) if index is not None else None
+        numbers = index.find(uids["StudyInstanceUID"]) if self._is_indexed else None
         if numbers is not None:
             pairs = zip(COUNTS[Level.STUDY], numbers, strict=True)
             theirs = {**uids, **{keyword: number for keyword, number in pairs if number is not None}}

@@ -9,7 +9,7 @@ the next sync replaces it.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, closing
 from itertools import groupby
 
 import anyio.to_thread
@@ -80,17 +80,17 @@ async def chosen(
 
     A place that cannot be asked is left for the verification to name. Raises LocalTrouble, UsageError.
     """
-    waiting = Queue()
-    async for group in groups:
-        try:
-            async with aclosing(verification.instance_uids(group)) as uids:
-                async for uid in uids:
-                    lowest.offer(uid)
-        except PeerError:
-            pass
-        waiting.put(_ENCODE(group))
-    for line in waiting.drain():
-        yield _GROUP.decode(line)
+    with closing(Queue()) as waiting:
+        async for group in groups:
+            try:
+                async with aclosing(verification.instance_uids(group)) as uids:
+                    async for uid in uids:
+                        lowest.offer(uid)
+            except PeerError:
+                pass
+            waiting.put(_ENCODE(group))
+        for line in waiting.drain():
+            yield _GROUP.decode(line)
 
 
 class Verification:
@@ -188,13 +188,13 @@ class Verification:
         """All that is below a study or series: how many, which ones, and those of the sample one by one."""
         listing = spot.side.listing(_ALL_BELOW, claim.uids)
         present: set[str] = set()
-        waiting = Queue()
-        async with aclosing(listing.run()) as found:
-            async for thing in found:
-                present.add(_sop(thing))
-                if self._settings.holds(_sop(thing)) and (self._settings.read_data or self._settings.itemize):
-                    waiting.put(_ENCODE(thing))
-        spoilt = await self._one_by_one(spot, claim, waiting)
+        with closing(Queue()) as waiting:
+            async with aclosing(listing.run()) as found:
+                async for thing in found:
+                    present.add(_sop(thing))
+                    if self._settings.holds(_sop(thing)) and (self._settings.read_data or self._settings.itemize):
+                        waiting.put(_ENCODE(thing))
+            spoilt = await self._one_by_one(spot, claim, waiting)
         lacking = self._tell_broken(spot, claim, present)
         verdict = judge_count(claim, len(present), is_complete=listing.is_complete)
         if claim.source and not claim.is_own and not claim.is_outcome:

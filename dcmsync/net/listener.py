@@ -28,6 +28,7 @@ from dcmsync.wire.upperlayer import codec
 from dcmsync.wire.upperlayer import contexts as presentation
 
 LOCAL_LIMIT_EXCEEDED = codec.AssociateReject(2, 3, 2)  # PS3.8 table 9-21: transient, presentation, local limit
+STRANGER = codec.AssociateReject(1, 1, 1)  # permanent, service-user, no reason given
 _BACKLOG = 128
 _WAITING_CONNECTIONS = 64  # that have not asked for an association yet
 _FAREWELL_S = 2.0
@@ -56,11 +57,15 @@ class Visit:
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """How to listen, and whom to ask. `opened` and `closed` frame `serve`; an exception of theirs ends the node."""
+    """How to listen, and whom to ask. `opened` and `closed` frame `serve`; an exception of theirs ends the node.
+
+    `admits` says whether an address may come at all; where it may not, `decide` is not asked.
+    """
 
     host: str
     port: int
     decide: Decide
+    admits: Callable[[str], bool] = lambda host: True
     serve: Callable[[Visit], Awaitable[None]]
     opened: Callable[[Visit], None] = lambda visit: None
     closed: Callable[[Visit, Exception | None], None] = lambda visit, why: None
@@ -145,7 +150,7 @@ class Listener:
         try:
             with anyio.move_on_after(self._limits.connect_s) as patience, self._waiting(patience):
                 request = await _request(channel)
-                decision = self._decide(request)
+                decision = self._decide(request, host)
                 if isinstance(decision, codec.AssociateReject):
                     self._settings.turned_away(name, RemoteProtocolError(codec.reject_words(decision)))
                     await _reject(channel, decision)
@@ -172,7 +177,9 @@ class Listener:
         finally:
             self._patiences.discard(patience)
 
-    def _decide(self, request: codec.AssociateRequest) -> codec.AssociateAccept | codec.AssociateReject:
+    def _decide(self, request: codec.AssociateRequest, host: str) -> codec.AssociateAccept | codec.AssociateReject:
+        if not self._settings.admits(host):
+            return STRANGER
         if self._is_stopping or len(self._visits) >= self._settings.max_associations:
             return LOCAL_LIMIT_EXCEEDED
         return self._settings.decide(request)

@@ -53,6 +53,22 @@ class Stream:
         except (OSError, ValueError):  # closed meanwhile; the next read will say so
             return True
 
+    @property
+    def own_host(self) -> str:
+        """The address that the peer sees of us, as far as we can know. Raises Disconnected, Stalled."""
+        try:
+            return str(self._socket.getsockname()[0])
+        except OSError as error:
+            raise self._broken(error) from error
+
+    @property
+    def peer_host(self) -> str:
+        """The address of the peer. Raises Disconnected, Stalled."""
+        try:
+            return str(self._socket.getpeername()[0])
+        except OSError as error:
+            raise self._broken(error) from error
+
     def consume(self, octets: int) -> None:
         """Marks octets at the front of `pending` as used."""
         self._start += octets

@@ -15,6 +15,7 @@ from dcmsync.wire.dimse.operations import (
     STUDY_ROOT_GET,
     VERIFICATION,
 )
+from dcmsync.wire.dimse.storage import is_storage
 from dcmsync.wire.upperlayer import contexts
 from dcmsync.wire.upperlayer.codec import AssociateAccept, AssociateReject, AssociateRequest
 
@@ -27,17 +28,6 @@ CALLED_NOT_RECOGNISED = AssociateReject(1, 1, 7)
 
 _PLAIN = (contexts.EXPLICIT_LITTLE, contexts.IMPLICIT_LITTLE)
 _SERVICES = dict.fromkeys((VERIFICATION, *FINDS, *GETS), _PLAIN)
-_DICOM = "1.2.840.10008."
-_STORAGE = (
-    "1.2.840.10008.5.1.4.1.1.",  # images, documents, …, those of the future among them
-    "1.2.840.10008.5.1.4.34.7",  # RT Beams Delivery Instruction
-    "1.2.840.10008.5.1.4.34.10",  # RT Brachy Application Setup Delivery Instruction
-    "1.2.840.10008.5.1.4.38.1",  # Hanging Protocol
-    "1.2.840.10008.5.1.4.39.1",  # Color Palette
-    "1.2.840.10008.5.1.4.43.1",  # Generic Implant Template
-    "1.2.840.10008.5.1.4.44.1",  # Implant Assembly Template
-    "1.2.840.10008.5.1.4.45.1",  # Implant Template Group
-)
 
 
 class Policy(Struct, frozen=True, kw_only=True):
@@ -66,12 +56,3 @@ class Policy(Struct, frozen=True, kw_only=True):
             roles=roles,
             max_pdu_octets=self.max_pdu_octets,
         )
-
-
-def is_storage(sop_class_uid: str) -> bool:
-    """Whether instances of a class are stored: of DICOM's own, those that stand for storage; of all others, any."""
-    return bool(sop_class_uid) and (
-        not sop_class_uid.startswith(_DICOM)
-        or sop_class_uid.startswith(_STORAGE[0])
-        or sop_class_uid in _STORAGE[1:]
-    )

@@ -6,7 +6,7 @@ broke the rules. No I/O: `net/association.py` carries the messages.
 
 from __future__ import annotations
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from dcmsync.errors import RemoteProtocolError
 from dcmsync.wire.dimse import command as commands
@@ -16,6 +16,7 @@ from dcmsync.wire.dimse.command import Command
 VERIFICATION = "1.2.840.10008.1.1"
 STUDY_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.2.1"
 STUDY_ROOT_GET = "1.2.840.10008.5.1.4.1.2.2.3"
+STUDY_ROOT_MOVE = "1.2.840.10008.5.1.4.1.2.2.2"
 PATIENT_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.1.1"
 PATIENT_ROOT_GET = "1.2.840.10008.5.1.4.1.2.1.3"
 
@@ -77,6 +78,12 @@ def find(message_id: int, sop_class_uid: str) -> Conversation:
 def get(message_id: int, sop_class_uid: str) -> Conversation:
     """C-GET (§9.1.3); the identifier follows as data set, C-STORE sub-operations come in between."""
     return Conversation("C-GET", _with_identifier(commands.C_GET_RQ, message_id, sop_class_uid))
+
+
+def move(message_id: int, sop_class_uid: str, destination_ae: str) -> Conversation:
+    """C-MOVE (§9.1.4); the identifier follows as data set. Instances go to the node that the peer knows by that title."""
+    request = _with_identifier(commands.C_MOVE_RQ, message_id, sop_class_uid)
+    return Conversation("C-MOVE", structs.replace(request, move_destination=destination_ae))
 
 
 def store(message_id: int, sop_class_uid: str, sop_instance_uid: str) -> Conversation:

@@ -4,12 +4,11 @@ Owns which of it may belong to a question, and the outcome record of each. Refus
 and nobody can rely on it. A file that is no DICOM at all is no trouble; every tree has some.
 """
 
-import os
-from base64 import b64encode
 from collections.abc import Mapping
 
 from dcmsync.contract import Holding
 from dcmsync.plan.match import matcher, vr_of
+from dcmsync.records.paths import path_keys
 
 _UIDS = {"StudyInstanceUID": "study_uid", "SeriesInstanceUID": "series_uid", "SOPInstanceUID": "sop_instance_uid"}
 _UNIDENTIFIED = "the data set does not say which instance it is"
@@ -37,17 +36,13 @@ def outcome(holding: Holding, source: str) -> dict[str, object]:
     """The record of a file that is trouble. UIDs are there as far as they are known."""
     uids = {keyword: value for keyword, name in _UIDS.items() if (value := getattr(holding, name))}
     is_whole = holding.state == "whole"
-    path = os.fsencode(holding.path)
-    said = {"path": path.decode("utf-8", "replace")}
-    if os.fsencode(said["path"]) != path:
-        said["path_octets"] = b64encode(path).decode()
     return {
         "type": "outcome",
         "level": "instance",
         "outcome": "failed",
         **uids,
         "source": source,
-        **said,
+        **path_keys(holding.path),
         "size": holding.stamp.size,
         "reason": "unidentified" if is_whole else holding.state,
         "message": holding.reason or _UNIDENTIFIED if is_whole else holding.reason or holding.state,

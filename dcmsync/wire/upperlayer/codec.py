@@ -16,6 +16,10 @@ from msgspec import Struct
 
 from dcmsync.errors import LocalProtocolError, RemoteProtocolError
 from dcmsync.wire.part10 import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dcmsync.wire.upperlayer import extension as extensions
+from dcmsync.wire.upperlayer import identity as identities
+from dcmsync.wire.upperlayer.extension import Extension
+from dcmsync.wire.upperlayer.identity import Identity
 
 RELEASE_RQ = b"\x05\x00\x00\x00\x00\x04\x00\x00\x00\x00"
 RELEASE_RP = b"\x06\x00\x00\x00\x00\x04\x00\x00\x00\x00"
@@ -34,6 +38,7 @@ _CONTEXT_ITEM_RQ, _CONTEXT_ITEM_AC = 0x20, 0x21
 _ABSTRACT_ITEM, _TRANSFER_ITEM = 0x30, 0x40
 _USER_ITEM, _MAXIMUM_ITEM = 0x50, 0x51
 _CLASS_UID_ITEM, _ROLE_ITEM, _VERSION_ITEM = 0x52, 0x54, 0x55
+_EXTENSION_ITEM, _IDENTITY_ITEM, _RESPONSE_ITEM = 0x56, 0x58, 0x59
 
 
 class ProposedContext(Struct, frozen=True):
@@ -67,17 +72,21 @@ class AssociateRequest(Struct, frozen=True, kw_only=True):
     calling_ae: str
     contexts: tuple[ProposedContext, ...]
     roles: tuple[Role, ...] = ()
+    extensions: tuple[Extension, ...] = ()
+    identity: Identity | None = None
     max_pdu_octets: int = 0
     implementation: str = ""
 
 
 class AssociateAccept(Struct, frozen=True, kw_only=True):
-    """A-ASSOCIATE-AC."""
+    """A-ASSOCIATE-AC. `identity_response` is None where none came: b"" is one, and a positive one."""
 
     called_ae: str
     calling_ae: str
     results: tuple[ContextResult, ...]
     roles: tuple[Role, ...] = ()
+    extensions: tuple[Extension, ...] = ()
+    identity_response: bytes | None = None
     max_pdu_octets: int = 0
     implementation: str = ""
 
@@ -171,6 +180,8 @@ def decode_request(octets: bytes) -> AssociateRequest:
         calling_ae=calling,
         contexts=tuple(contexts),
         roles=_roles(information),
+        extensions=_extensions(information),
+        identity=next((identities.decode(body) for kind, body in information if kind == _IDENTITY_ITEM), None),
         max_pdu_octets=_maximum(information),
         implementation=_version(information),
     )
@@ -194,6 +205,10 @@ def decode_accept(octets: bytes) -> AssociateAccept:
         calling_ae="",
         results=tuple(results),
         roles=_roles(information),
+        extensions=_extensions(information),
+        identity_response=next(
+            (identities.decode_response(body) for kind, body in information if kind == _RESPONSE_ITEM), None
+        ),
         max_pdu_octets=_maximum(information),
         implementation=_version(information),
     )
@@ -217,7 +232,12 @@ def _associate(kind: int, value: AssociateRequest | AssociateAccept, contexts: I
         + _item(_CLASS_UID_ITEM, _ascii(IMPLEMENTATION_CLASS_UID))
         + b"".join(_role(role) for role in value.roles)
         + _item(_VERSION_ITEM, _ascii(IMPLEMENTATION_VERSION_NAME))
+        + b"".join(_item(_EXTENSION_ITEM, extensions.encode(each)) for each in value.extensions)
     )
+    if isinstance(value, AssociateRequest) and value.identity is not None:
+        information += _item(_IDENTITY_ITEM, identities.encode(value.identity))
+    if isinstance(value, AssociateAccept) and value.identity_response is not None:
+        information += _item(_RESPONSE_ITEM, identities.encode_response(value.identity_response))
     body = (
         _FIXED.pack(1, 0, _title(value.called_ae), _title(value.calling_ae), b"")
         + _item(_APPLICATION_ITEM, _APPLICATION_CONTEXT)
@@ -301,6 +321,10 @@ def _roles(information: Iterable[tuple[int, bytes]]) -> tuple[Role, ...]:
         uid_end = _LENGTH.size + length
         roles.append(Role(_text(body[_LENGTH.size : uid_end]), body[uid_end] == 1, body[uid_end + 1] == 1))
     return tuple(roles)
+
+
+def _extensions(information: Iterable[tuple[int, bytes]]) -> tuple[Extension, ...]:
+    return tuple(extensions.decode(body) for kind, body in information if kind == _EXTENSION_ITEM)
 
 
 def _version(information: Iterable[tuple[int, bytes]]) -> str:

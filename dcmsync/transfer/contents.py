@@ -6,6 +6,7 @@ hashed: how, it is told by who made it. Refuses to judge. What does not come, or
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from typing import IO
 
 import anyio.to_thread
@@ -20,7 +21,6 @@ not whole."""
 KEPT_OCTETS = 1 << 20
 AT_ONCE = 100  # instances asked for in one go
 _NOT_ASKED_FOR = 0xC000
-_OUT_OF_RESOURCES = 0xA700
 
 
 class Contents:
@@ -34,17 +34,15 @@ class Contents:
 
         Raises PeerError, LocalTrouble.
         """
-        receiver = _Hashing(self._content_of, instances)
         uids = list(instances)
         ending = Ending()
-        for at in range(0, len(uids), AT_ONCE):
-            lot = {uid: instances[uid] for uid in uids[at : at + AT_ONCE]}
-            want = Want(study_uid=study_uid, series_uid=series_uid, instances=lot, whole=False)
-            ending = await session.fetch(want, receiver)
-            await receiver.room()
-        if receiver.trouble is not None:
-            raise receiver.trouble
-        return Found(receiver.digests, ending.why)
+        with closing(_Hashing(self._content_of, instances)) as receiver:
+            for at in range(0, len(uids), AT_ONCE):
+                lot = {uid: instances[uid] for uid in uids[at : at + AT_ONCE]}
+                want = Want(study_uid=study_uid, series_uid=series_uid, instances=lot, whole=False)
+                ending = await session.fetch(want, receiver)
+                await receiver.room()
+            return Found(receiver.digests, ending.why)
 
 
 class Found:
@@ -60,18 +58,17 @@ class _Hashing:
 
     def __init__(self, content_of: ContentOf, wanted: Mapping[str, str]) -> None:
         self.digests: dict[str, str] = {}
-        self.trouble: LocalTrouble | None = None
         self._content_of = content_of
         self._wanted = wanted
         self._waiting: list[_Gathered] = []
+        self._arriving: _Gathered | None = None
 
     def receive(self, arrival: Arrival) -> Sink | int:
         """A sink for what is wanted and has not come."""
-        if self.trouble is not None:
-            return _OUT_OF_RESOURCES
         if arrival.sop_instance_uid not in self._wanted or arrival.sop_instance_uid in self.digests:
             return _NOT_ASKED_FOR
-        return _Gathered(arrival, self._whole)
+        self._arriving = _Gathered(arrival, self._waiting.append)  # one at a time
+        return self._arriving
 
     async def room(self) -> None:
         """Returns when what came is hashed."""
@@ -84,8 +81,10 @@ class _Hashing:
             if digest:
                 self.digests[gathered.uid] = f"xxh3:{digest}"
 
-    def _whole(self, gathered: "_Gathered") -> None:
-        self._waiting.append(gathered)
+    def close(self) -> None:
+        """Lets go of what is not hashed."""
+        for gathered in (*self._waiting, *((self._arriving,) if self._arriving else ())):
+            gathered.close()
 
 
 class _Gathered:

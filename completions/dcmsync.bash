@@ -25,7 +25,7 @@ _dcmsync() {
     local options= values= places= index=0 skip= each kind=
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
-        _dcmsync_fill "words:query filter diff pull sync verify dump echo serve demo schema help --help --version" "$word"
+        _dcmsync_fill "words:query filter diff pull sync verify dump echo serve cache demo schema help --help --version" "$word"
         return
     fi
     # "=" breaks words: --option=value and KEY=value come as three.
@@ -35,7 +35,7 @@ _dcmsync() {
         before=${COMP_WORDS[COMP_CWORD-2]}
     fi
     case $verb in
-        help) [ "$COMP_CWORD" -eq 2 ] && _dcmsync_fill "words:query filter diff pull sync verify dump echo serve demo schema" "$word"; return ;;
+        help) [ "$COMP_CWORD" -eq 2 ] && _dcmsync_fill "words:query filter diff pull sync verify dump echo serve cache demo schema" "$word"; return ;;
         query)
             options='--level --since --until --return --all --format --cache --no-cache --timeout --calling --require-end --config -q --quiet -v --verbose --log-format -h --help'
             values=' --level --since --until --return --format --cache --timeout --calling --config --log-format '
@@ -166,6 +166,17 @@ _dcmsync() {
                 --allow) kind='none' ;;
                 --max-associations) kind='none' ;;
                 --timeout) kind='none' ;;
+                --config) kind='file' ;;
+                --log-format) kind='words:text json' ;;
+            esac ;;
+        cache)
+            options='--sample --itemize -i --cache --format --config -q --quiet -v --verbose --log-format -h --help'
+            values=' --sample --cache --format --config --log-format '
+            places='none directory'
+            case $before in
+                --sample) kind='none' ;;
+                --cache) kind='file' ;;
+                --format) kind='words:ndjson tree table csv uids' ;;
                 --config) kind='file' ;;
                 --log-format) kind='words:text json' ;;
             esac ;;

@@ -9,13 +9,13 @@ the order in which it came. An instance that is there in two files is one answer
 """
 
 import os
-from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 from dcmsync.cache.rows import Kind, attributes_of
 from dcmsync.contract import Ask, Attributes, Level
 from dcmsync.plan.match import Judge, matcher, vr_of
+from dcmsync.records.paths import path_keys
 from dcmsync.wire import kept
 
 _OF_STUDIES = frozenset((*kept.PATIENT, *kept.STUDY))
@@ -180,10 +180,8 @@ def _alike(above: Attributes, kind: Kind) -> dict[str, object]:
 
 
 def _file(file: File) -> dict[str, object]:
-    """The keys of our own. A path that is no UTF-8 has U+FFFD where it is not, and its octets besides."""
-    said: dict[str, object] = {"path": file.path.decode("utf-8", "replace"), "size": file.size}
-    if os.fsencode(str(said["path"])) != file.path:
-        said["path_octets"] = b64encode(file.path).decode()
+    """The keys of our own."""
+    said: dict[str, object] = {**path_keys(os.fsdecode(file.path)), "size": file.size}
     if file.digest is not None:
         said["digest"] = f"xxh3:{file.digest.hex()}"
     if file.content is not None:

@@ -159,6 +159,17 @@ def is_torn(error: BaseException) -> bool:
     return isinstance(error, UnicodeDecodeError)
 
 
+def octets(path: str) -> int:
+    """How much of the disk a cache takes, with what SQLite keeps beside it."""
+    total = 0
+    for name in (path, *(path + side for side in _SIDES)):
+        try:
+            total += os.stat(name).st_size
+        except OSError:
+            pass
+    return total
+
+
 def remove(path: str) -> None:
     """Removes a cache of ours with what SQLite keeps beside it. Raises OSError."""
     for name in (path, *(path + side for side in _SIDES)):

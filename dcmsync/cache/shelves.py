@@ -39,6 +39,11 @@ class Shelves:
         self._page = page
         self.kind = lru_cache(maxsize=256)(self._kind)
 
+    def count(self, question: str) -> Row:
+        """The one row that answers it."""
+        (row,) = self._page(question)
+        return row
+
     def studies(self) -> Iterator[str]:
         """The UIDs of all studies, ascending."""
         question = "SELECT DISTINCT study_uid FROM series WHERE study_uid > ? ORDER BY study_uid"

@@ -16,8 +16,8 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from functools import partial
 from hashlib import blake2b
 from itertools import islice
@@ -55,6 +55,21 @@ class Identity(NamedTuple):
     inode: int
 
 
+class Status(NamedTuple):
+    """What there is in a cache. `journal` and `octets` are those of its file; `states` counts files by their state."""
+
+    path: str
+    root: str
+    format: int
+    journal: str
+    octets: int
+    states: Mapping[str, int]
+    studies: int
+    series: int
+    instances: int
+    hashed: int
+
+
 class _Taken(Exception):
     """Another process uses the file for another place."""
 
@@ -73,6 +88,23 @@ def path_in(folder: Path, root: str) -> str:
     """Where in `folder` the cache of the place at `root` is."""
     name = blake2b(os.fsencode(os.path.realpath(root)), digest_size=16).hexdigest()
     return str(folder / f"{name}.sqlite")
+
+
+def caches_in(folder: Path) -> list[str]:
+    """The caches of a folder, by name."""
+    return sorted(str(path) for path in folder.glob("*.sqlite"))
+
+
+def root_of(path: str) -> str:
+    """Where the place is that a cache of ours belongs to; "" when it cannot be told."""
+    try:
+        if schema.look(path) != "ours":
+            return ""
+        with closing(schema.open_file(path)) as connection:
+            owner = _identity(connection)
+    except (sqlite3.Error, schema.Broken, OSError):
+        return ""
+    return os.fsdecode(owner.path) if owner else ""
 
 
 def refuse_others(named: str) -> str:
@@ -160,6 +192,29 @@ class Store:
     def others(self) -> Iterator[Holding]:
         """The files that are no whole instance, by path. Raises LocalTrouble when what was there is lost."""
         return self._shelves().others()
+
+    def status(self) -> Status:
+        """What there is, after every row was looked at. Raises LocalTrouble when what was there is lost."""
+        count = self._shelves().count
+        (journal,) = count("SELECT journal_mode FROM pragma_journal_mode")
+        held = " FROM file f JOIN series s ON s.id = f.series_id WHERE f.is_instance = 1"
+        return Status(
+            path=self.path,
+            root=os.path.realpath(self._root),
+            format=schema.FORMAT,
+            journal=journal,
+            octets=schema.octets(self.path) if self.path else 0,
+            states=dict(self._rows("SELECT state, count(*) FROM file GROUP BY state ORDER BY state")),
+            studies=count(f"SELECT count(DISTINCT s.study_uid) {held}")[0],
+            series=count(f"SELECT count(DISTINCT s.id) {held}")[0],
+            instances=count(f"SELECT count(*) {held}")[0],
+            hashed=count("SELECT count(*) FROM file WHERE digest IS NOT NULL")[0],
+        )
+
+    def shrink(self) -> None:
+        """Lets go of series and kinds without files, and of pages that nothing is in."""
+        self._attempt(self._drop_empty_groups)
+        self._attempt(self._vacuum)
 
     def _shelves(self) -> Shelves:
         """What can be asked, as long as nothing is lost. Raises LocalTrouble."""
@@ -327,6 +382,17 @@ class Store:
             for table, numbers in unsound.items():
                 connection.executemany(f"DELETE FROM {table} WHERE id = ?", numbers)
             connection.execute(f"DELETE {lost}")
+
+    def _drop_empty_groups(self) -> None:
+        with self._transaction("IMMEDIATE") as connection:
+            connection.execute("DELETE FROM kind WHERE id NOT IN (SELECT kind_id FROM file)")
+            connection.execute("DELETE FROM series WHERE id NOT IN (SELECT series_id FROM file)")
+            self._series.clear()
+            self._kinds.clear()
+
+    def _vacuum(self) -> None:
+        for statement in ("VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"):
+            self._connection.execute(statement).fetchall()
 
     def _insert(self, batch: Sequence[Holding]) -> None:
         with self._transaction("IMMEDIATE") as connection:

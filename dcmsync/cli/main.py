@@ -48,6 +48,7 @@ VERBS: Mapping[str, Row] = {
     "dump": Row("dcmsync.commands.dump", "show what is in files: DICOM JSON in a pipe, lines on a terminal"),
     "echo": Row("dcmsync.commands.echo", "see whether a node answers"),
     "serve": Row("dcmsync.commands.serve", "be a small DICOM node over a folder"),
+    "cache": Row("dcmsync.commands.cache", "see, prove and clear up what is remembered of folders"),
     "demo": Row("dcmsync.commands.demo", "show query, filter and pull at work, on this machine alone"),
     "schema": Row("dcmsync.commands.schema", "print the JSON Schema of the records"),
 }

@@ -130,6 +130,10 @@ class Lowest:
         self._hashes: list[int] = []
         self._chosen: frozenset[int] | None = None
 
+    def afresh(self) -> "Lowest":
+        """The same number of instances, to be chosen among others."""
+        return Lowest(self._number)
+
     def offer(self, uid: str) -> None:
         """Takes one UID into account."""
         self._hashes.append(uid_hash(uid) or 0)

@@ -65,6 +65,15 @@ def take_stock(
     raise LocalTrouble(f"what {root} holds cannot be remembered, not even for this run")
 
 
+def forget_gone(root: str, catalogue: Catalogue) -> int:
+    """Forgets the files that are no more, without reading any. Gives how many. What is no folder is left alone."""
+    if not os.path.isdir(root):
+        return 0
+    gone = [path for path, _ in catalogue.stamps() if _stamp_at(os.path.join(root, path)) is None]
+    catalogue.forget(gone)
+    return len(gone)
+
+
 def has_rotted(root: str, catalogue: Catalogue) -> Callable[[str, str], bool]:
     """Tells of a path and a SOP Instance UID whether the file that stands there was that instance, and has rotted."""
 

@@ -1,45 +1,79 @@
-"""The configuration: one TOML file, read once, frozen.
+"""The configuration: one TOML file and the environment, read once, frozen.
 
-Owns where the file is, what may stand in it, and the words about what may not. Refuses to judge what the values mean:
-a locator is parsed by `locator.py`, a selector by `plan/expression.py`.
+Owns where the file is, what may stand in it, the words that explain each key, and the words about what may not stand.
+Refuses to judge what the values mean: a locator is parsed by `locator.py`, a selector by `plan/expression.py`, quirks
+by `plan/quirks.py`.
 
 Which file: `--config FILE`, else DCMSYNC_CONFIG, else `config.toml` in the user's configuration folder for dcmsync.
-A file that was named must be there; the default one may be missing.
+A file that was named must be there; the default one may be missing. DCMSYNC_ENDPOINT_<NAME>_<KEY> and
+DCMSYNC_LOCAL_<KEY> go before the file.
+
+The fields below are the one source: what is said with each of them stands in the template, in dcmsync-locators(7), and
+in complaints. A field without a description fails a test.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta, Struct
 
+from dcmsync import toml
 from dcmsync.errors import LocalTrouble, UsageError
+from dcmsync.keys import Key, complaint, faults, keys
 
 DEFAULT_AE_TITLE = "DCMSYNC"
+FILE = "DCMSYNC_CONFIG"
+_ENDPOINT, _LOCAL = "DCMSYNC_ENDPOINT_", "DCMSYNC_LOCAL_"
 
 
 class Local(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """This side."""
 
-    ae_title: str = DEFAULT_AE_TITLE
+    ae_title: Annotated[str, Meta(
+        description="our own AE title, where neither the command line nor the endpoint names another",
+        examples=["RESEARCH1"])] = DEFAULT_AE_TITLE  # fmt: skip
 
 
 class Endpoint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One named place. `timeout` in seconds; None where the command line or the default decides."""
+    """One named place."""
 
-    locator: str
-    jobs: Annotated[int, Meta(ge=1)] | None = None
-    calling: str | None = None
-    timeout: Annotated[float, Meta(gt=0)] | None = None
+    locator: Annotated[str, Meta(
+        description="where it is: AET@host:port, a folder, an archive", examples=["ARCHIVE@pacs.example.org:11112"])]
+    jobs: Annotated[int, Meta(
+        ge=1, description="how many series to bring from there at a time", examples=[4])] | None = None
+    calling: Annotated[str, Meta(
+        description="our AE title there, where it is another", examples=["RESEARCH2"])] | None = None
+    timeout: Annotated[float, Meta(
+        gt=0, description="give up when it makes no progress for this many seconds", examples=[120.0])] | None = None
+    profile: Annotated[str, Meta(
+        description="quirks that are known of a kind of server; what stands below goes before it",
+        examples=["orthanc"])] | None = None
+    quirks: Annotated[tuple[str, ...], Meta(
+        description="what it does otherwise than the standard says", examples=[["no-counts", "no-uid-lists"]])] = ()
+    ignores_keys: Annotated[tuple[str, ...], Meta(
+        description="keys that it does not match by: they are not sent as such, but matched here",
+        examples=[["StudyDescription"]])] = ()
+    limit: Annotated[int, Meta(
+        ge=1, description="it lists no more than this many: a list that long is taken for cut, and asked for in parts",
+        examples=[500])] | None = None
+    charset: Annotated[str, Meta(
+        description="the character set (PS3.3, C.12.1.1.2) where it names none, or one that cannot be right",
+        examples=["ISO_IR 100"])] | None = None
+    max_associations: Annotated[int, Meta(
+        ge=1, description="how many associations it grants us at a time", examples=[2])] | None = None
 
 
 class Selector(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One named filter: lists of expressions, all three of which must hold."""
+    """One named filter, for --where and filter as @NAME: lists of expressions, all three of which must hold."""
 
-    all_of: tuple[str, ...] = ()
-    any_of: tuple[str, ...] = ()
-    none_of: tuple[str, ...] = ()
+    all_of: Annotated[tuple[str, ...], Meta(
+        description="expressions that must all be true", examples=[["Modality=CT", "SliceThickness<1.5"]])] = ()
+    any_of: Annotated[tuple[str, ...], Meta(
+        description="expressions of which one at least must be true", examples=[["StudyDescription~thorax"]])] = ()
+    none_of: Annotated[tuple[str, ...], Meta(
+        description="expressions that must all be false", examples=[["SeriesDescription~scout"]])] = ()
 
     def lists(self) -> Mapping[str, tuple[str, ...]]:
         """The lists by name."""
@@ -47,31 +81,41 @@ class Selector(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Everything that the file says."""
+    """Everything that may be set."""
 
     local: Local = Local()
     endpoints: Mapping[str, Endpoint] = {}
     selectors: Mapping[str, Selector] = {}
 
 
-def load(path: str | None, environ: Mapping[str, str]) -> Config:
-    """The configuration of the file that counts; `path` is what --config says.
-
-    Raises UsageError when a file that was named is missing or any file is wrong, LocalTrouble when it cannot be read.
+class Reading(Struct, frozen=True, kw_only=True):
+    """A configuration, and where it is from: the file that counts (which may be missing), its text, and by the path of
+    a value the variable that set it.
     """
-    named = path or environ.get("DCMSYNC_CONFIG")
-    file = Path(named) if named else default_path()
-    try:
-        text = file.read_bytes().decode()
-    except FileNotFoundError:
-        if named:
-            raise UsageError(f"{named}: there is no such configuration file") from None
-        return Config()
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{file}: not UTF-8 (octet {error.start + 1})") from None
-    except OSError as error:
-        raise LocalTrouble(f"{file}: the configuration cannot be read: {error.strerror}") from error
-    return parse(text, str(file))
+
+    config: Config
+    file: Path
+    text: str | None
+    variables: Mapping[toml.Path, str] = {}
+
+
+def load(path: str | None, environ: Mapping[str, str]) -> Config:
+    """The configuration that counts; `path` is what --config says. Raises as `read` does."""
+    return read(path, environ).config
+
+
+def read(path: str | None, environ: Mapping[str, str]) -> Reading:
+    """The configuration that counts, and where it is from; `path` is what --config says.
+
+    Raises UsageError when a file that was named is missing or anything is wrong, LocalTrouble when it cannot be read.
+    """
+    file = which(path, environ)
+    text = text_of(file)
+    if text is None and (path or environ.get(FILE)):
+        raise UsageError(f"{file}: there is no such configuration file", advice="Make one: dcmsync config edit")
+    tables = _tables(text, str(file)) if text else {}
+    variables = _override(tables, environ)
+    return Reading(config=_converted(tables, str(file)), file=file, text=text, variables=variables)
 
 
 def parse(text: str, place: str = "configuration") -> Config:
@@ -79,17 +123,25 @@ def parse(text: str, place: str = "configuration") -> Config:
 
     Raises UsageError, with the nearest name where one is unknown.
     """
-    import tomllib  # lazy: a run without a file does not need it
+    return _converted(_tables(text, place), place)
 
+
+def which(path: str | None, environ: Mapping[str, str]) -> Path:
+    """The file that counts, whether or not it is there."""
+    named = path or environ.get(FILE)
+    return Path(named) if named else default_path()
+
+
+def text_of(file: Path) -> str | None:
+    """What stands in the file; None when there is none. Raises UsageError, LocalTrouble."""
     try:
-        tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"{place}: not TOML: {error}") from None
-    _refuse_unknown(tables, place)
-    try:
-        return msgspec.convert(tables, Config)
-    except msgspec.ValidationError as error:
-        raise UsageError(f"{place}: {str(error).replace('$.', '').replace('[...]', '.*')}") from None
+        return file.read_bytes().decode()
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{file}: not UTF-8 (octet {error.start + 1})") from None
+    except OSError as error:
+        raise LocalTrouble(f"{file}: the configuration cannot be read: {error.strerror}") from error
 
 
 def default_path() -> Path:
@@ -106,27 +158,79 @@ def cache_folder() -> Path:
     return user_cache_path("dcmsync", appauthor=False)
 
 
-def _refuse_unknown(tables: Mapping[str, Any], place: str) -> None:
-    _refuse_others(tables, _names(Config), place, "")
-    kinds: tuple[tuple[str, type[Struct]], ...] = (("endpoints", Endpoint), ("selectors", Selector))
-    if isinstance(local := tables.get("local"), dict):
-        _refuse_others(local, _names(Local), place, "local.")
-    for section, kind in kinds:
-        named = tables.get(section)
-        for name, table in named.items() if isinstance(named, dict) else ():
-            if isinstance(table, dict):
-                _refuse_others(table, _names(kind), place, f"{section}.{name}.")
+def variable(path: toml.Path) -> str | None:
+    """The environment variable that sets the value at a path; None where there is none."""
+    words = [str(part).translate(_FOLDED).upper() for part in path]
+    if path[0] == "endpoints" and len(path) == 3:
+        return f"{_ENDPOINT}{words[1]}_{words[2]}"
+    return f"{_LOCAL}{words[1]}" if path[0] == "local" and len(path) == 2 else None
 
 
-def _refuse_others(table: Mapping[str, Any], names: Collection[str], place: str, prefix: str) -> None:
-    for key in table:
-        if key not in names:
-            from difflib import get_close_matches  # lazy: only a mistake needs it
-
-            near = get_close_matches(key, names, n=1)
-            advice = f"Did you mean {prefix}{near[0]}?" if near else f"Known here: {', '.join(sorted(names))}"
-            raise UsageError(f"{place}: unknown key {prefix}{key}", advice=advice)
+_FOLDED = str.maketrans("-.", "__")
 
 
-def _names(kind: type[Struct]) -> tuple[str, ...]:
-    return kind.__struct_fields__
+def _tables(text: str, place: str) -> dict[str, Any]:
+    tables = toml.read(text, place)
+    for fault in faults(Config, tables, place, text):
+        raise fault
+    return tables
+
+
+def _converted(tables: Mapping[str, Any], place: str) -> Config:
+    try:
+        return msgspec.convert(tables, Config)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{place}: {str(error).replace('$.', '').replace('[...]', '.*')}") from None
+
+
+def _override(tables: dict[str, Any], environ: Mapping[str, str]) -> dict[toml.Path, str]:
+    """Puts what the environment says over what the file says. Gives the variable for each path. Raises UsageError."""
+    said: dict[toml.Path, str] = {}
+    for name in sorted(environ):
+        if name.startswith((_ENDPOINT, _LOCAL)) and environ[name]:
+            path, key = _meant(name, tables)
+            table = tables
+            for part in path[:-1]:
+                table = table.setdefault(str(part), {})
+            table[key.name] = _from_text(environ[name], key, name)
+            said[path] = name
+    for path, name in said.items():
+        if path[0] == "endpoints" and "locator" not in tables["endpoints"][path[1]]:
+            advice = f"Name an endpoint of the configuration, or set {variable((*path[:2], 'locator'))} too"
+            raise UsageError(f"{name} in the environment: there is no endpoint {path[1]}", advice=advice)
+    return said
+
+
+def _meant(variable_name: str, tables: Mapping[str, Any]) -> tuple[toml.Path, Key]:
+    """The path that a variable sets, and its key: of two that fit, the one of an endpoint that is configured."""
+    if variable_name.startswith(_LOCAL):
+        known = {variable(("local", key.name)): key for key in keys(Local)}
+        if variable_name in known:
+            return ("local", known[variable_name].name), known[variable_name]
+    else:
+        configured = tables.get("endpoints", {})
+        rest = variable_name.removeprefix(_ENDPOINT)
+        fitting = [key for key in keys(Endpoint) if rest.endswith(f"_{key.name.upper()}")]
+        for key in sorted(fitting, key=lambda key: -len(key.name)):
+            names = [name for name in configured if variable(("endpoints", name, key.name)) == variable_name]
+            if len(names) > 1:
+                raise UsageError(f"{variable_name} in the environment may mean {' or '.join(sorted(names))}")
+            if names:
+                return ("endpoints", names[0], key.name), key
+        if fitting:
+            key = max(fitting, key=lambda key: len(key.name))
+            return ("endpoints", rest.removesuffix(f"_{key.name.upper()}").lower(), key.name), key
+    raise UsageError(
+        f"{variable_name} in the environment sets nothing that there is",
+        advice=f"Write {_ENDPOINT}<NAME>_<KEY>, with a key of dcmsync-locators(7)",
+    )
+
+
+def _from_text(text: str, key: Key, name: str) -> object:
+    """A value that stands in a variable; a list has commas between its items. Raises UsageError."""
+    is_list = isinstance(key.default, tuple | list)
+    given: object = [part.strip() for part in text.split(",") if part.strip()] if is_list else text
+    try:
+        return msgspec.to_builtins(msgspec.convert(given, key.annotation, strict=False))
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{name} in the environment: {complaint(error)}") from None

@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from dcmsync.config import Config, Endpoint, Local, Selector, default_path, load, parse
+from dcmsync.config import FILE, Config, Endpoint, Local, Selector, default_path, load, parse, read
 from dcmsync.errors import LocalTrouble, UsageError
+from dcmsync.keys import keys, sections
 
 FULL = """
 [local]
@@ -38,17 +40,19 @@ def test_nothing_said_is_the_default() -> None:
 
 
 @pytest.mark.parametrize("text, words", [
-    ("[local]\nae_titel = 'X'", "c.toml: unknown key local.ae_titel. Did you mean local.ae_title?"),
-    ("[endpoints.a]\nlocator = 'x'\njob = 1", "unknown key endpoints.a.job. Did you mean endpoints.a.jobs?"),
-    ("[selectors.a]\nall = []", "unknown key selectors.a.all. Did you mean selectors.a.all_of?"),
-    ("[endpoint.a]\nlocator = 'x'", "unknown key endpoint. Did you mean endpoints?"),
-    ("zzz = 1", "unknown key zzz. Known here: endpoints, local, selectors"),
-    ("[endpoints.a]", "missing required field `locator`"),
-    ("[endpoints.a]\nlocator = 'x'\njobs = 'four'", "endpoints.*.jobs"),
-    ("[endpoints.a]\nlocator = 'x'\njobs = 0", "endpoints.*.jobs"),
-    ("[endpoints.a]\nlocator = 'x'\ntimeout = 0", "endpoints.*.timeout"),
-    ("endpoints = 5", "Expected `object`, got `int` - at `endpoints`"),
-    ("[endpoints]\na = 'x'", "Expected `object`, got `str`"),
+    ("[local]\nae_titel = 'X'", "c.toml:2: unknown key local.ae_titel. Did you mean local.ae_title?"),
+    ("[endpoints.a]\nlocator = 'x'\njob = 1", "c.toml:3: unknown key endpoints.a.job. Did you mean endpoints.a.jobs?"),
+    ("[selectors.a]\nall = []", "c.toml:2: unknown key selectors.a.all. Did you mean selectors.a.all_of?"),
+    ("[endpoint.a]\nlocator = 'x'", "c.toml:1: unknown key endpoint. Did you mean endpoints?"),
+    ("zzz = 1", "c.toml:1: unknown key zzz. Known here: endpoints, local"),
+    ("\n[endpoints.a]", "c.toml:2: endpoints.a.locator is missing"),
+    ("endpoints.a.jobs = 1", "c.toml:1: endpoints.a.locator is missing"),
+    ("[endpoints.a]\nlocator = 'x'\njobs = 'four'", "c.toml:3: endpoints.a.jobs: expected int, got str"),
+    ("[endpoints.a]\nlocator = 'x'\njobs = 0", "c.toml:3: endpoints.a.jobs: expected int >= 1"),
+    ("[endpoints.a]\nlocator = 'x'\ntimeout = 0", "c.toml:3: endpoints.a.timeout: expected float > 0"),
+    ("[selectors.a]\nall_of = [\n  'A=B',\n  2,\n]", "c.toml:2: selectors.a.all_of: expected str, got int"),
+    ("endpoints = 5", "c.toml:1: endpoints: expected object, got int"),
+    ("[endpoints]\na = 'x'", "c.toml:2: endpoints.a: expected a table. Write [endpoints.a] above its keys"),
     ("[local", "c.toml: not TOML: "),
 ])  # fmt: skip
 def test_what_is_wrong_is_said_with_its_place(text: str, words: str) -> None:
@@ -90,3 +94,62 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     latin.write_bytes(b"# \xe9")
     with pytest.raises(UsageError, match="not UTF-8"):
         load(str(latin), {})
+
+
+HERE = "[endpoints.my-pacs]\nlocator = 'A@h:1'\njobs = 2\n[endpoints.other]\nlocator = 'B@h:1'\n"
+
+
+def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text(HERE)
+    said = {
+        "DCMSYNC_ENDPOINT_MY_PACS_JOBS": "7",
+        "DCMSYNC_ENDPOINT_MY_PACS_TIMEOUT": "2.5",
+        "DCMSYNC_ENDPOINT_MY_PACS_IGNORES_KEYS": "StudyID, Modality",
+        "DCMSYNC_LOCAL_AE_TITLE": "ME",
+    }
+    found = read(str(file), said)
+    pacs = found.config.endpoints["my-pacs"]
+    assert (pacs.jobs, pacs.timeout, pacs.ignores_keys, pacs.locator) == (7, 2.5, ("StudyID", "Modality"), "A@h:1")
+    assert found.config.endpoints["other"] == Endpoint(locator="B@h:1")
+    assert found.config.local.ae_title == "ME"
+    assert found.variables["endpoints", "my-pacs", "jobs"] == "DCMSYNC_ENDPOINT_MY_PACS_JOBS"
+    assert set(found.variables.values()) == set(said)
+
+
+def test_an_endpoint_may_be_of_the_environment_alone() -> None:
+    said = {"DCMSYNC_ENDPOINT_NIGHT_RUN_LOCATOR": "A@h:1", "DCMSYNC_ENDPOINT_NIGHT_RUN_JOBS": "3"}
+    found = read(None, {FILE: "", **said})
+    assert found.config.endpoints["night_run"] == Endpoint(locator="A@h:1", jobs=3)
+
+
+@pytest.mark.parametrize("name, value, words", [
+    ("DCMSYNC_ENDPOINT_OTHER_JOBS", "many", "expected int, got str"),
+    ("DCMSYNC_ENDPOINT_OTHER_JOBS", "0", "expected int >= 1"),
+    ("DCMSYNC_ENDPOINT_OTHRE_JOBS", "1", "there is no endpoint othre"),
+    ("DCMSYNC_ENDPOINT_OTHER_JUBS", "1", "sets nothing that there is"),
+    ("DCMSYNC_LOCAL_AE", "X", "sets nothing that there is"),
+])  # fmt: skip
+def test_a_variable_that_is_wrong_is_named(name: str, value: str, words: str, tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text(HERE)
+    with pytest.raises(UsageError) as caught:
+        load(str(file), {name: value})
+    assert name in str(caught.value) and words in str(caught.value)
+
+
+def test_a_variable_that_may_mean_two_endpoints_means_none(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text("[endpoints.a-b]\nlocator = 'A@h:1'\n[endpoints.a_b]\nlocator = 'B@h:1'\n")
+    with pytest.raises(UsageError, match="may mean a-b or a_b"):
+        load(str(file), {"DCMSYNC_ENDPOINT_A_B_JOBS": "1"})
+
+
+def test_every_field_has_its_words_and_an_example_that_may_stand_there() -> None:
+    tables: dict[str, object] = {}
+    for name, (kind, is_named) in sections(Config).items():
+        for key in keys(kind):
+            assert key.words and key.words[0].islower() and not key.words.endswith("."), (name, key.name)
+        example = {key.name: key.example for key in keys(kind)}
+        tables[name] = {"example": example} if is_named else example
+    assert msgspec.convert(tables, Config)

@@ -15,7 +15,7 @@ DOORS = {
     "pydicom": {"wire/dataset.py"},
     "rich": {"cli/terminal.py"},
     "sqlite3": {"cache/store.py", "cache/schema.py", "node/index.py"},
-    "tomllib": {"config.py"},
+    "tomllib": {"toml.py"},
     "platformdirs": {"config.py"},
     "ssl": {"net/tls.py"},
 }

@@ -1,4 +1,4 @@
-"""The requestor's side: opens an association and carries out C-ECHO, C-FIND, C-GET and C-STORE on it.
+"""The requestor's side: opens an association and carries out C-ECHO, C-FIND, C-GET, C-MOVE and C-STORE on it.
 
 Each operation reads straight down: say the request, then turn answers into values until the final one. Deadlines are
 the guard's (`patience.py`); what counts as progress is said here: a new answer, a wanted instance, falling counts.
@@ -18,7 +18,7 @@ from dcmsync.errors import DcmsyncError, Disconnected, PeerError, Rejected, Remo
 from dcmsync.net.arrivals import Arrivals
 from dcmsync.net.channel import Begun, Channel, Gathered, Limits, ReleasedByPeer
 from dcmsync.net.departures import send_file
-from dcmsync.net.patience import Watch
+from dcmsync.net.patience import Guard, Watch
 from dcmsync.net.stream import Stream, connect
 from dcmsync.wire.dimse import command as commands
 from dcmsync.wire.dimse import operations
@@ -133,6 +133,25 @@ class Association:
         """Whether another operation may begin, as far as is known."""
         return self._channel.is_open
 
+    @property
+    def guard(self) -> Guard:
+        """The deadline of the connection, for who knows of progress that this association does not see."""
+        return self._guard
+
+    @property
+    def own_host(self) -> str:
+        """The address by which we speak to the peer. Raises Disconnected, Stalled."""
+        return self._channel.stream.own_host
+
+    @property
+    def peer_host(self) -> str:
+        """The address of the peer. Raises Disconnected, Stalled."""
+        return self._channel.stream.peer_host
+
+    def accepts(self, abstract_syntax: str) -> bool:
+        """Whether a context for the abstract syntax was accepted."""
+        return any(context.abstract_syntax == abstract_syntax for context in self._channel.contexts.values())
+
     def context_for(self, abstract_syntax: str, transfer_syntax: str | None = None) -> presentation.Context:
         """An accepted context for the abstract syntax (and transfer syntax). Raises Rejected when there is none."""
         for context in self._channel.contexts.values():
@@ -179,25 +198,22 @@ class Association:
 
         Raises PeerError, LocalTrouble; an instance that was arriving then is discarded.
         """
-        context = self.context_for(sop_class_uid)
-        conversation = operations.get(self._next_id(), sop_class_uid)
         arrivals = Arrivals(self._channel, receiver)
-        least_remaining: int | None = None
-        final: Answer | None = None
         try:
-            async for answer in self._ask(context, conversation, (encode(context.transfer_syntax),), arrivals):
-                final = answer
-                counts = operations.counts(answer.command)
-                if counts.remaining is not None and (least_remaining is None or counts.remaining < least_remaining):
-                    if least_remaining is not None:
-                        self._guard.progress()
-                    least_remaining = counts.remaining
+            return await self._retrieve(operations.get(self._next_id(), sop_class_uid), encode, arrivals)
         finally:
             arrivals.drop("the association ended before the instance did")
-            if not conversation.finished:
-                await self._cancel(context, conversation, drain=False)
-        assert final is not None  # `_answers` ends with the final one, or raises
-        return final, operations.counts(final.command)
+
+    async def move(
+        self, sop_class_uid: str, encode: Callable[[str], bytes], destination_ae: str, message_id: int | None = None
+    ) -> tuple[Answer, operations.Counts]:
+        """C-MOVE: gives the final answer and the peer's counts. What it sends goes to another association.
+
+        Falling counts are progress; who takes the instances marks what else is, on `guard`. Raises PeerError.
+        """
+        return await self._retrieve(
+            operations.move(message_id or self._next_id(), sop_class_uid, destination_ae), encode, None
+        )
 
     async def store(self, arrival: Arrival, file_descriptor: int, offset: int, octets: int) -> Answer:
         """C-STORE of the data set that stands at `offset` in an open file, `octets` long: the peer's answer.
@@ -216,6 +232,27 @@ class Association:
             self._guard.disarm()
         assert final is not None  # `_answers` ends with the final one, or raises
         return final
+
+    async def _retrieve(
+        self, conversation: operations.Conversation, encode: Callable[[str], bytes], arrivals: Arrivals | None
+    ) -> tuple[Answer, operations.Counts]:
+        """Asks by C-GET or C-MOVE, and hears the counts fall until the final answer."""
+        context = self.context_for(conversation.request.sop_class_uid or "")
+        least_remaining: int | None = None
+        final: Answer | None = None
+        try:
+            async for answer in self._ask(context, conversation, (encode(context.transfer_syntax),), arrivals):
+                final = answer
+                counts = operations.counts(answer.command)
+                if counts.remaining is not None and (least_remaining is None or counts.remaining < least_remaining):
+                    if least_remaining is not None:
+                        self._guard.progress()
+                    least_remaining = counts.remaining
+        finally:
+            if not conversation.finished:
+                await self._cancel(context, conversation, drain=False)
+        assert final is not None  # `_answers` ends with the final one, or raises
+        return final, operations.counts(final.command)
 
     async def _ask(
         self,

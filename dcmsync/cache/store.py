@@ -14,6 +14,7 @@ tells those who relied on what was there.
 
 import os
 import sqlite3
+import stat
 import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -361,7 +362,9 @@ class Store:
         except OSError:
             return None
         real = os.fsencode(os.path.realpath(self._root))
-        return Identity(real, rows.signed(status.st_dev), rows.signed(status.st_ino))
+        # Each change of an archive makes another file of it; which members that concerns, their stamps say.
+        inode = status.st_ino if stat.S_ISDIR(status.st_mode) else 0
+        return Identity(real, rows.signed(status.st_dev), rows.signed(inode))
 
     def _drop_unsound_groups(self) -> None:
         """Deletes rows of series and kinds whose checksum does not fit, and files that belong to none."""

@@ -323,12 +323,14 @@ def test_an_archive_that_changes_while_stock_is_taken_is_not_believed(
     assert list(catalogue.stamps()) == []
 
 
-@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, None])
-def test_what_is_no_archive_is_named(tmp_path: Path, make: Callable[[Path], None] | None) -> None:
+@pytest.mark.parametrize(
+    ("make", "why"), [(Path.mkdir, "is no file"), (os.mkfifo, "is no file"), (None, "cannot be read: No such file")]
+)
+def test_what_is_no_archive_is_named(tmp_path: Path, make: Callable[[Path], None] | None, why: str) -> None:
     path = tmp_path / "a.zip"
     if make is not None:
         make(path)
-    with pytest.raises(LocalTrouble, match=re.escape(str(path))):
+    with pytest.raises(LocalTrouble, match=f"{re.escape(str(path))} {why}"):
         Source(path).find(**keys_of(Level.INSTANCE))
 
 
@@ -742,6 +744,24 @@ def test_what_was_packed_is_remembered_and_believed(make_shore: MakeShore, monke
     assert read == ["1.2.3/1.2.3.4.dcm", "1.2.3/1.2.3.5.dcm"]
     assert [bare(holding) for holding in remembered] == [bare(holding) for holding in fresh.holdings()]
     assert (remembered[1].digest, remembered[1].content) == (landed.digest, landed.content)
+
+
+@pytest.mark.slow
+def test_an_archive_that_grows_is_not_read_again(
+    make_shore: MakeShore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for first, count in [(0, 2500), (2500, 1)]:
+        store = open_store(str(tmp_path / "dest/a.zip"), named=None, folder=tmp_path / "cache", warn=pytest.fail)
+        read = counting(monkeypatch)
+        shore = make_shore(catalogue=store)
+        for number in range(first, first + count):
+            shore.arrive(f"1.2.3.{number}", data_set(f"1.2.3.{number}"))
+        assert {landed.outcome for landed in shore.land()} == {"stored"}
+        shore.end()
+        assert take_stock(str(shore.path), store) == 0
+        assert read == []
+        assert sum(1 for _ in store.holdings()) == first + count
+        store.close()
 
 
 def bare(holding: Holding) -> tuple[object, ...]:

@@ -239,6 +239,13 @@ def test_a_packed_size_that_lies_is_refused(tmp_path: Path) -> None:
     refuses(path, "bad", "does not end before the directory begins")
 
 
+def test_an_offset_beyond_everything_is_refused(tmp_path: Path) -> None:
+    for offset in [1 << 40, 1 << 63, (1 << 64) - 1]:
+        path = made(tmp_path / "a.zip", extra=struct.pack("<HHQ", 1, 8, offset))
+        patch(path, last(ENTRY, 42), "<I", lambda _: 0xFFFFFFFF)
+        refuses(path, "bad", "no local header")
+
+
 def test_a_crc_that_lies_is_refused(tmp_path: Path) -> None:
     path = made(tmp_path / "a.zip")
     both(path, 14, 16, lambda crc: crc ^ 1)

@@ -160,9 +160,9 @@ def is_torn(error: BaseException) -> bool:
 
 
 def octets(path: str) -> int:
-    """How much of the disk a cache takes, with what SQLite keeps beside it."""
+    """How much of the disk a cache takes, with what is written and not yet in its place."""
     total = 0
-    for name in (path, *(path + side for side in _SIDES)):
+    for name in (path, path + "-wal"):
         try:
             total += os.stat(name).st_size
         except OSError:

@@ -71,7 +71,7 @@ def _caches(arguments: Namespace) -> list[tuple[str, str]]:
     from dcmsync.cache.store import caches_in, path_in, refuse_others, root_of
     from dcmsync.commands.places import folder
 
-    root = folder(arguments.folder) if arguments.folder else ""
+    root = os.path.realpath(folder(arguments.folder)) if arguments.folder else ""
     if arguments.cache:
         path = refuse_others(arguments.cache)
         root = root or root_of(path)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 from argparse import Namespace
-from collections.abc import AsyncIterable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +97,10 @@ class Bringing:
         for name, trouble in pull.troubles.items():
             streams.say(f"{name}: {trouble}")
         return pull.status
+
+    def tell(self, record: Mapping[str, object]) -> None:
+        """Writes a record among the outcomes."""
+        self._printer.write(record)
 
     async def delete(
         self, source: tuple[str, Source], query: Query, keep: Judge, *, most: int

@@ -10,6 +10,7 @@ from dcmsync.commands.options import BRINGING, Command, Option, Streams, positiv
 from dcmsync.errors import ExitStatus, Refused, UsageError
 
 if TYPE_CHECKING:
+    from dcmsync.commands.bringing import Bringing
     from dcmsync.commands.places import Places
     from dcmsync.plan.levels import Query
     from dcmsync.plan.window import Judge
@@ -72,7 +73,8 @@ def run(arguments: Namespace, streams: Streams) -> ExitStatus:
 
         async def sync() -> ExitStatus:
             await listing.run()
-            status = max(await bringing.run(listing.works), listing.status)
+            status = _tell_unsound(bringing, streams, places, sources, query)
+            status = max(status, await bringing.run(listing.works), listing.status)
             if arguments.delete and status is ExitStatus.DONE:
                 _refuse_nothing(listing.things)
                 status = await bringing.delete(opened[0], query, keep, most=arguments.max_delete)
@@ -116,6 +118,24 @@ def _what(arguments: Namespace, places: Places, sources: Sequence[str], words: S
         raise UsageError("--delete compares whole series", advice="Leave out what chooses single instances")
     judge = join("all", [is_inside, *(bind(each, lambda key: lambda thing: thing.get(key)) for each in expressions)])
     return structs.replace(query, wanted=(*query.wanted, *keys)), judge
+
+
+def _tell_unsound(
+    bringing: Bringing, streams: Streams, places: Places, sources: Sequence[str], query: Query
+) -> ExitStatus:
+    """Names the files of local sources that are no whole instances, and so are not brought."""
+    from msgspec import structs
+
+    from dcmsync.commands.unsound import tell_unsound
+    from dcmsync.contract import Level
+
+    asked = structs.replace(query, level=Level.INSTANCE)
+    status = ExitStatus.DONE
+    for word in filter(places.is_local, sources):
+        catalogue = places.catalogue(str(places.parse(word)))
+        if tell_unsound(catalogue, word, asked, write=bringing.tell, warn=streams.warn, note=streams.note):
+            status = ExitStatus.FAILED
+    return status
 
 
 def _refuse_nothing(things: int) -> None:

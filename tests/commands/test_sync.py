@@ -289,7 +289,9 @@ def test_a_truncated_file_is_not_brought(workdir: Workdir, source: Path, made: l
     path = next(path for path in files(source) if data_set(path) == data_set(made[0].path))
     os.truncate(path, path.stat().st_size - 100)
     done = workdir.run("sync", source, "./a")
-    assert counts(done) == {"stored": 19}, done
+    assert (done.status, counts(done)) == (3, {"stored": 19}), done
+    (named,) = [record for record in done.of_type("outcome") if record["outcome"] == "failed"]
+    assert named["reason"] == "truncated" and source / named["path"] == path
     check_whole(workdir.path / "a", made[1:])
 
 

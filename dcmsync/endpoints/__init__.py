@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
@@ -10,6 +10,7 @@ from dcmsync.contract import Catalogue, Source
 from dcmsync.locator import Archive, Folder, Locator, Node
 
 if TYPE_CHECKING:
+    from dcmsync.net.mailbox import Mailbox
     from dcmsync.net.patience import Watch
 
 KINDS: dict[type, str] = {
@@ -22,7 +23,8 @@ KINDS: dict[type, str] = {
 class Setting(Struct, frozen=True, kw_only=True):
     """What a place is opened with. Remote ones: who we are there, and how patient to be. Local ones: `catalogue`
     gives what is remembered of the place at a path, `skipped` hears the path and why of what is passed by, `warn` what
-    may surprise.
+    may surprise. DIMSE nodes: `via` says by which service they give, None for what they offer; `mailbox` opens where
+    the instances of a C-MOVE arrive, and `senders` are other hosts that they may come from.
     """
 
     calling_ae: str
@@ -31,6 +33,9 @@ class Setting(Struct, frozen=True, kw_only=True):
     catalogue: Callable[[str], Catalogue]
     skipped: Callable[[str, str], None]
     warn: Callable[[str], None]
+    via: Literal["get", "move"] | None = None
+    mailbox: "Callable[[], Mailbox] | None" = None
+    senders: tuple[str, ...] = ()
 
 
 def open_place(locator: Locator, setting: Setting) -> Source:

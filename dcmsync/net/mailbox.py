@@ -23,7 +23,7 @@ import anyio
 from msgspec import Struct
 
 from dcmsync.contract import Arrival, Receiver, Sink
-from dcmsync.errors import LocalTrouble, RemoteProtocolError
+from dcmsync.errors import DcmsyncError, PeerError, RemoteProtocolError
 from dcmsync.net.arrivals import Arrivals
 from dcmsync.net.channel import Begun, Limits
 from dcmsync.net.listener import Listener, Visit
@@ -57,14 +57,14 @@ class Expectation(Struct, frozen=True, kw_only=True):
 class Claim:
     """One C-MOVE in progress, and what has come of it.
 
-    `came`: UIDs of what arrived to its end, or was refused. `trouble`: this machine's; `scope` is cancelled with it.
+    `came`: UIDs of what arrived to its end, or was refused. `trouble`: the receiver's; `scope` is cancelled with it.
     """
 
     def __init__(self, expectation: Expectation, receiver: Receiver, guard: Guard) -> None:
         self.expectation = expectation
         self.receiver = receiver
         self.came: set[str] = set()
-        self.trouble: LocalTrouble | None = None
+        self.trouble: DcmsyncError | None = None
         self.scope = anyio.CancelScope()
         self.is_answered = False  # the final answer to the C-MOVE has come: its association owes us nothing
         self._guard = guard
@@ -83,7 +83,7 @@ class Claim:
         await self._changed.wait()
 
     def receive(self, arrival: Arrival) -> Sink | int:
-        """A sink for an instance, or the status to refuse it with. Raises LocalTrouble."""
+        """A sink for an instance, or the status to refuse it with. Raises what the receiver does."""
         taken = self.receiver.receive(arrival)
         if isinstance(taken, int):
             self.came.add(arrival.sop_instance_uid)
@@ -95,7 +95,7 @@ class Claim:
         return parcel
 
     async def room(self) -> None:
-        """Waits for our disk. That is not the peer's time. Raises LocalTrouble."""
+        """Waits for our disk. That is not the peer's time. Raises what the receiver does."""
         if self.is_answered:
             await self.receiver.room()
             return
@@ -108,8 +108,8 @@ class Claim:
             if not self._pauses and not self.is_answered:
                 self._guard.resume()
 
-    def fail(self, trouble: LocalTrouble) -> None:
-        """This machine is in trouble: the C-MOVE had better end."""
+    def fail(self, trouble: DcmsyncError) -> None:
+        """Who receives is in trouble: the C-MOVE had better end."""
         self.trouble = self.trouble or trouble
         self.scope.cancel()
 
@@ -274,7 +274,7 @@ class _Delivery:
         self._arrivals = Arrivals(visit.channel, self)
 
     async def run(self) -> None:
-        """Takes what comes until the peer leaves. Raises PeerError, LocalTrouble, ReleasedByPeer."""
+        """Takes what comes until the peer leaves. Raises PeerError, ReleasedByPeer, what receivers do."""
         try:
             while not self._visit.is_ending:
                 for event in await self._channel.messages():
@@ -287,8 +287,8 @@ class _Delivery:
                         await self._answer(event)
                 if self._arrivals.replies:
                     await self._arrivals.reply()
-        except LocalTrouble as trouble:
-            if self._claim is not None:
+        except DcmsyncError as trouble:
+            if self._claim is not None and not isinstance(trouble, PeerError):
                 self._claim.fail(trouble)
             raise
         finally:

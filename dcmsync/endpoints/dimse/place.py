@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 import anyio
 
 from dcmsync.endpoints import Setting
+from dcmsync.endpoints.dimse.moving import Mover
 from dcmsync.endpoints.dimse.session import QUERY_SYNTAXES, Session
 from dcmsync.locator import Node
 from dcmsync.net.association import Peer, associate
@@ -23,11 +24,13 @@ from dcmsync.wire.upperlayer.codec import ProposedContext
 class DimseNode:
     """One node, and who we are there."""
 
-    def __init__(self, peer: Peer, *, limits: Limits, watch: Watch) -> None:
+    def __init__(self, peer: Peer, *, limits: Limits, watch: Watch, mover: Mover | None = None) -> None:
+        """Without a `mover` it gives by C-GET alone."""
         self.peer = peer
         self.name = peer.name
         self._limits = limits
         self._watch = watch
+        self._mover = mover or Mover(peer, limits, mailbox=None)
 
     async def echo(self) -> int:
         """C-ECHO on an association of its own: the DIMSE status. Raises PeerError."""
@@ -38,7 +41,7 @@ class DimseNode:
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
         """A session, whose association ends with it: by A-RELEASE where that is still possible."""
-        session = Session(self.peer, self._limits, self._watch)
+        session = Session(self.peer, self._limits, self._watch, self._mover)
         try:
             yield session
         finally:
@@ -50,4 +53,8 @@ def open_node(node: Node, setting: Setting) -> DimseNode:
     """The node that a locator names; its own word on who we are there goes first."""
     calling_ae = node.calling_ae or setting.calling_ae
     peer = Peer(host=node.host, port=node.port, called_ae=node.ae, calling_ae=calling_ae)
-    return DimseNode(peer, limits=Limits(timeout_s=setting.timeout_s), watch=setting.watch)
+    limits = Limits(timeout_s=setting.timeout_s)
+    mover = Mover(
+        peer, limits, mailbox=setting.mailbox, via=setting.via, senders=setting.senders, warn=setting.warn
+    )
+    return DimseNode(peer, limits=limits, watch=setting.watch, mover=mover)

@@ -1,4 +1,4 @@
-"""One conversation with a DIMSE node: C-FIND and C-GET as the promises of `contract.py` (PS3.4 Annex A, C).
+"""One conversation with a DIMSE node: C-FIND, C-GET and C-MOVE as the promises of `contract.py` (PS3.4 Annex A, C).
 
 Owns which presentation contexts an association needs, and keeps one association open as long as it serves. Refuses to
 decide what to ask or whether what came is enough; judges no instance. Queries are strictly hierarchical.
@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, aclosing
 
-from dcmsync.contract import Ask, Attributes, Ending, Level, Receiver, Want
-from dcmsync.errors import PeerError, Refused, RemoteProtocolError
+from dcmsync.contract import Arrival, Ask, Attributes, Ending, Level, Receiver, Sink, Want
+from dcmsync.endpoints.dimse.moving import Mover
+from dcmsync.errors import PeerError, Refused, Rejected, RemoteProtocolError
 from dcmsync.net.association import Answer, Association, Peer, associate
 from dcmsync.net.channel import Limits
 from dcmsync.net.patience import Watch
@@ -25,18 +26,21 @@ from dcmsync.wire.upperlayer.codec import ProposedContext, Role
 QUERY_SYNTAXES = (contexts.EXPLICIT_LITTLE, contexts.IMPLICIT_LITTLE)
 _WORDS = {Level.STUDY: "STUDY", Level.SERIES: "SERIES", Level.INSTANCE: "IMAGE"}
 _QUERY_CONTEXTS = 2  # C-FIND and C-GET, beside the storage contexts
+_GET_IS_NOT_OFFERED = frozenset((status.REFUSED_CLASS, status.UNRECOGNISED_OPERATION))
 
 
 class Session:
     """Satisfies Finds and Fetches with one association at a time."""
 
-    def __init__(self, peer: Peer, limits: Limits, watch: Watch) -> None:
+    def __init__(self, peer: Peer, limits: Limits, watch: Watch, mover: Mover) -> None:
         self._peer = peer
         self._limits = limits
         self._watch = watch
+        self._mover = mover
         self._stack = AsyncExitStack()
         self._association: Association | None = None
         self._pairs: frozenset[tuple[str, str]] = frozenset()
+        self._moves = False
 
     async def find(self, ask: Ask) -> AsyncGenerator[Attributes | Ending, None]:
         """One C-FIND of the Study Root model; see `contract.Finds`.
@@ -47,7 +51,7 @@ class Session:
         wanted = frozenset(dataset.tag_of(keyword) for keyword in keys)
         seen: set[int] = set()
         try:
-            association = await self._ready(())
+            association = await self._ready()
             answers = association.find(
                 operations.STUDY_ROOT_FIND,
                 lambda syntax: dataset.encode_identifier(keys, _WORDS[ask.level], syntax),
@@ -71,22 +75,65 @@ class Session:
             raise
 
     async def fetch(self, want: Want, receiver: Receiver) -> Ending:
-        """One C-GET of a series, or of some of its instances; see `contract.Fetches`."""
+        """C-GET of a series, or of some of its instances, or C-MOVE to ourselves; see `contract.Fetches`.
+
+        Which one is the configuration's word; without one, C-MOVE where C-GET is not offered.
+        """
+        try:
+            if self._mover.via == "move":
+                return await self._move(want, receiver)
+            if self._mover.via == "get":
+                return await self._get(want, receiver)
+            return await self._get_or_move(want, receiver)
+        except BaseException:
+            await self.drop(failed=True)
+            raise
+
+    async def move(self, want: Want, destination_ae: str) -> Ending:
+        """C-MOVE of a series, or of some of its instances, to the node that the peer knows as `destination_ae`.
+
+        The ending is the peer's word, not a proof: ask the destination. Raises Rejected when the peer knows no such
+        node, PeerError.
+        """
+        try:
+            return await self._mover.send(await self._ready_to_move(), want, destination_ae)
+        except BaseException:
+            await self.drop(failed=True)
+            raise
+
+    async def _get_or_move(self, want: Want, receiver: Receiver) -> Ending:
+        """Finds out by which service the node gives."""
+        counted = _Counted(receiver)
+        association = await self._ready(_pairs(want))
+        why = "accepts no presentation context for it"
+        if association.accepts(operations.STUDY_ROOT_GET):
+            ending = await self._get(want, counted)
+            if counted.came:
+                self._mover.via = "get"
+            is_offered = ending.status not in _GET_IS_NOT_OFFERED and ending.status >> 8 != 0xA9
+            if counted.came or is_offered:
+                return ending
+            why = f"answers {ending.why}"
+        if self._mover.via is None:
+            self._mover.via = "move"
+            self._mover.warn(f"{self._peer.name}: C-GET: the peer {why}; trying C-MOVE")
+        return await self._move(want, receiver)
+
+    async def _move(self, want: Want, receiver: Receiver) -> Ending:
+        return await self._mover.fetch(await self._ready_to_move(), want, receiver)
+
+    async def _get(self, want: Want, receiver: Receiver) -> Ending:
         keys = {"StudyInstanceUID": want.study_uid, "SeriesInstanceUID": want.series_uid}
         level = Level.SERIES
         if not want.whole:
             level = Level.INSTANCE
             keys["SOPInstanceUID"] = "\\".join(want.instances)
-        try:
-            association = await self._ready(_pairs(want))
-            answer, _ = await association.get(
-                operations.STUDY_ROOT_GET,
-                lambda syntax: dataset.encode_identifier(keys, _WORDS[level], syntax),
-                receiver,
-            )
-        except BaseException:
-            await self.drop(failed=True)
-            raise
+        association = await self._ready(_pairs(want))
+        answer, _ = await association.get(
+            operations.STUDY_ROOT_GET,
+            lambda syntax: dataset.encode_identifier(keys, _WORDS[level], syntax),
+            receiver,
+        )
         if not answer.status:
             return Ending()
         words = status.words(answer.status, "C-GET")
@@ -105,22 +152,49 @@ class Session:
                 await association.abort()
             await stack.aclose()
 
-    async def _ready(self, pairs: Sequence[tuple[str, str]]) -> Association:
-        """An association that has contexts for `pairs`; the one that is open when it serves."""
-        if self._association is not None and self._association.is_open and self._pairs.issuperset(pairs):
-            return self._association
-        await self.drop()
+    async def _ready_to_move(self) -> Association:
+        """An association that has a context for C-MOVE. Raises Rejected when the peer accepts none."""
+        association = await self._ready(moves=True)
+        if not association.accepts(operations.STUDY_ROOT_MOVE):
+            raise Rejected(f"{self._peer.name}: the peer accepts no presentation context for C-MOVE")
+        return association
+
+    async def _ready(self, pairs: Sequence[tuple[str, str]] = (), *, moves: bool = False) -> Association:
+        """An association that proposed contexts for `pairs`, or for C-MOVE; the one that is open when it serves."""
+        moves = moves or self._mover.via == "move"
+        has_all = self._pairs.issuperset(pairs) and self._moves >= moves
+        if self._association is None or not self._association.is_open or not has_all:
+            await self.drop()
+            self._association = await self._open(pairs, moves=moves)
+            self._pairs, self._moves = frozenset(pairs), moves
+        return self._association
+
+    async def _open(self, pairs: Sequence[tuple[str, str]], *, moves: bool) -> Association:
         proposed = [ProposedContext(1, operations.STUDY_ROOT_FIND, QUERY_SYNTAXES)]
         roles = []
-        if pairs:
+        if moves:
+            proposed.append(ProposedContext(3, operations.STUDY_ROOT_MOVE, QUERY_SYNTAXES))
+        elif pairs:
             proposed.append(ProposedContext(3, operations.STUDY_ROOT_GET, QUERY_SYNTAXES))
             proposed += contexts.propose(pairs, first_id=5)
             roles = [Role(uid, scu=False, scp=True) for uid in dict.fromkeys(pair[0] for pair in pairs)]
-        self._association = await self._stack.enter_async_context(
+        return await self._stack.enter_async_context(
             associate(self._peer, proposed, watch=self._watch, limits=self._limits, roles=roles)
         )
-        self._pairs = frozenset(pairs)
-        return self._association
+
+
+class _Counted:
+    """A receiver that counts what it is offered."""
+
+    def __init__(self, receiver: Receiver) -> None:
+        self.came = 0
+        self.room = receiver.room
+        self._receiver = receiver
+
+    def receive(self, arrival: Arrival) -> Sink | int:
+        """As the receiver does."""
+        self.came += 1
+        return self._receiver.receive(arrival)
 
 
 def _pairs(want: Want) -> list[tuple[str, str]]:

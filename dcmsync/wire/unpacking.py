@@ -79,10 +79,8 @@ class Unpacking:
                     raise Damaged("it inflates to more octets than it says")
                 if not packed:
                     raise Damaged("its compressed data is cut")
-            if self._inflating.unused_data:
-                raise Damaged("something stands behind its compressed data")
-        if self._at != self._end:
-            raise Damaged("it has more octets than it says")
+        if self._at != self._end or (self._inflating is not None and self._inflating.unused_data):
+            raise Damaged("something stands behind its data")
         if self._crc != self._entry.crc:
             raise Damaged("its CRC is wrong: it was damaged after it was packed")
         self._is_proven = True

@@ -270,7 +270,7 @@ def deflated(octets: bytes) -> bytes:
 def test_compressed_data_that_is_odd_is_refused(tmp_path: Path) -> None:
     good = deflated(IMAGE)
     for packed, why in [
-        (good + b"more", "something stands behind its compressed data"),
+        (good + b"more", "something stands behind its data"),
         (good[:-1], "its compressed data is cut"),
         (good[:-100], "ends before it has as many octets"),
         (b"\xff" * 50, "not compressed as it says"),

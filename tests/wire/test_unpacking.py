@@ -3,6 +3,7 @@
 import random
 import zlib
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,3 +62,13 @@ def test_a_source_that_ends_is_damage(method: int) -> None:
     cut = Distant(lambda offset, length: source.read_at(offset, min(length, max(begin + 20 - offset, 0))), source.size)
     with pytest.raises(Damaged, match="the archive ends within it"):
         Unpacking(cut, entry, begin).read_all()
+
+
+@pytest.mark.parametrize("method", [STORED, DEFLATED])
+def test_octets_behind_the_last_piece_are_damage(method: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, entry, begin = member(bytes(range(256)) * 20, method)
+    longer = msgspec.structs.replace(entry, packed=entry.packed + 3)
+    for piece in (entry.packed, 1000):
+        monkeypatch.setattr(unpacking, "PIECE_OCTETS", piece)
+        with pytest.raises(Damaged, match="something stands behind its data"):
+            Unpacking(source, longer, begin).read_all()

@@ -19,6 +19,7 @@ ENCRYPTED = 0x0001 | 0x0040 | 0x2000  # general purpose bits 0, 6 and 13: encryp
 FOLLOWED = 0x0008  # bit 3: CRC and sizes stand behind the data
 UTF_8 = 0x0800  # bit 11
 
+LOCAL_MARK = b"PK\3\4"  # what each local header begins with, and so an archive
 SMALL = 0xFFFFFFFF  # a size or offset that stands in the zip64 extra field instead
 FEW = 0xFFFF  # a count, likewise
 MAX_NAME_OCTETS = 0xFFFF
@@ -31,7 +32,7 @@ _END = Layout("<4s4H2IH")  # §4.3.16: disks (2), entries (2), size, offset, com
 _END_64 = Layout("<4sQ2H2I4Q")  # §4.3.14: size of this, made by, needed, disks (2), entries (2), size, offset
 _LOCATOR = Layout("<4sIQI")  # §4.3.15: disk, offset of the zip64 end, disks
 _EXTRA = Layout("<2H")  # §4.5.1: kind, size
-_LOCAL_MARK, _ENTRY_MARK, _END_MARK = b"PK\3\4", b"PK\1\2", b"PK\5\6"
+_ENTRY_MARK, _END_MARK = b"PK\1\2", b"PK\5\6"
 _END_64_MARK, _LOCATOR_MARK = b"PK\6\6", b"PK\6\7"
 _ZIP64 = 0x0001
 _NEEDED, _NEEDED_64 = 20, 45  # version 2.0: deflate; 4.5: zip64
@@ -84,7 +85,7 @@ def find_directory(source: Distant) -> Directory:
     tail = source.read_at(begin, source.size - begin)
     ends = [at for at in _every(tail, _END_MARK) if _is_end(tail, at)]
     if not ends:
-        is_cut = source.read_at(0, 4) == _LOCAL_MARK
+        is_cut = source.read_at(0, 4) == LOCAL_MARK
         raise Damaged("it is cut: its directory is missing" if is_cut else "it is no zip archive")
     if len(ends) > 1:
         raise Damaged("its end can be read in two ways")
@@ -125,7 +126,7 @@ def entries(source: Distant, directory: Directory) -> Iterator[Entry]:
 def data_offset(source: Distant, entry: Entry, directory: Directory) -> int:
     """Where the data of a member begins. Raises Damaged when the local header contradicts the directory."""
     fixed = source.read_at(entry.header, _LOCAL.size)
-    if len(fixed) < _LOCAL.size or not fixed.startswith(_LOCAL_MARK):
+    if len(fixed) < _LOCAL.size or not fixed.startswith(LOCAL_MARK):
         raise Damaged("there is no local header where the directory says")
     _, _, flags, method, _, _, crc, packed, size, name_octets, extra_octets = _LOCAL.unpack(fixed)
     begin: int = entry.header + _LOCAL.size + name_octets + extra_octets
@@ -151,7 +152,7 @@ def local_header(name: bytes, *, method: int, crc: int, packed: int, size: int, 
     extra = _EXTRA.pack(_ZIP64, 16) + size.to_bytes(8, "little") + packed.to_bytes(8, "little") if is_large else b""
     sizes = (SMALL, SMALL) if is_large else (packed, size)
     needed = _NEEDED_64 if is_large else _NEEDED
-    fixed = _LOCAL.pack(_LOCAL_MARK, needed, _flags(name), method, 0, _DATE, crc, *sizes, len(name), len(extra))
+    fixed = _LOCAL.pack(LOCAL_MARK, needed, _flags(name), method, 0, _DATE, crc, *sizes, len(name), len(extra))
     return fixed + name + extra
 
 

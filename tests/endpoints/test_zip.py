@@ -13,7 +13,7 @@ import sys
 import tracemalloc
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import cast
@@ -555,6 +555,7 @@ def test_force_replaces_other_content_and_leaves_nothing_of_it(make_shore: MakeS
     assert contents(shore.path) == {
         "1.2.3/1.2.3.4.dcm": file_of("1.2.3.4", fill=b"z"), "1.2.3/1.2.3.5.dcm": file_of("1.2.3.5", octets=5000),
     }  # fmt: skip
+    assert shore.path.read_bytes()[:100] == b"PK\3\4" + bytes(96)
     assert noise(50) not in shore.path.read_bytes()
     assert noise(40, 2) not in shore.path.read_bytes()
 
@@ -746,6 +747,28 @@ def test_what_was_packed_is_remembered_and_believed(make_shore: MakeShore, monke
     assert (remembered[1].digest, remembered[1].content) == (landed.digest, landed.content)
 
 
+def test_what_was_replaced_is_never_remembered_under_the_new_stamp(make_shore: MakeShore) -> None:
+    shore = make_shore()
+    for uid in ["1.2.3.4", "1.2.3.5"]:
+        shore.bring(uid, data_set(uid))
+    shore.end()
+    store = shore.catalogue
+    told: list[Holding] = []
+
+    class Listening:
+        def __getattr__(self, name: str) -> object:
+            return getattr(store, name)
+
+        def remember(self, holdings: Iterable[Holding]) -> None:
+            told.extend(holdings)
+
+    shore = make_shore(force=True, catalogue=Listening())
+    landed = shore.bring("1.2.3.4", data_set("1.2.3.4", fill=b"y"))
+    shore.end()
+    assert [holding.sop_instance_uid for holding in told] == ["1.2.3.5", "1.2.3.4"]
+    assert told[1].digest == landed.digest
+
+
 @pytest.mark.slow
 def test_an_archive_that_grows_is_not_read_again(
     make_shore: MakeShore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -908,6 +931,16 @@ def test_what_is_read_back_must_be_what_was_written(make_shore: MakeShore, monke
     shore = make_shore()
     shore.bring("1.2.3.4", data_set("1.2.3.4"))
     with pytest.raises(LocalTrouble, match="directory is broken"):
+        shore.packing.commit()
+    assert not shore.path.exists()
+
+
+def test_a_member_that_is_not_read_back_ends_the_run(make_shore: MakeShore, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = draft.Draft.finish
+    monkeypatch.setattr(draft.Draft, "finish", lambda self: real(self) + 1)
+    shore = make_shore()
+    shore.bring("1.2.3.4", data_set("1.2.3.4"))
+    with pytest.raises(LocalTrouble, match="what was written is not what is read back"):
         shore.packing.commit()
     assert not shore.path.exists()
 

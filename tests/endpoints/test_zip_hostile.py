@@ -174,10 +174,12 @@ def test_of_members_with_one_name_none_is_guessed_at(tmp_path: Path) -> None:
     assert [octets[at : at + 4] for at in (first, second)] == [LOCAL, LOCAL]
 
 
-def test_a_member_within_another_is_refused_with_it(tmp_path: Path) -> None:
-    inner = zip_of(tmp_path / "inner.zip", {"inside": IMAGE}, zipfile.ZIP_STORED).read_bytes()
+def one_within_another(folder: Path, inside: str) -> Path:
+    """An archive of `good`, and of `outside`, whose data is the member `inside`, header and all."""
+    inner = zip_of(folder / "inner.zip", {inside: IMAGE}, zipfile.ZIP_STORED).read_bytes()
+    (folder / "inner.zip").unlink()
     header = inner[: inner.index(ENTRY)]
-    outer = made(tmp_path / "a.zip", "outside", header, compress_type=zipfile.ZIP_STORED)
+    outer = made(folder / "a.zip", "outside", header, compress_type=zipfile.ZIP_STORED)
     octets = outer.read_bytes()
     begin, end = octets.index(ENTRY), octets.index(END)
     entry = bytearray(inner[inner.index(ENTRY) : inner.index(END)])
@@ -185,7 +187,11 @@ def test_a_member_within_another_is_refused_with_it(tmp_path: Path) -> None:
     closing = bytearray(octets[end:])
     struct.pack_into("<HHI", closing, 8, 3, 3, end - begin + len(entry))
     outer.write_bytes(octets[:end] + entry + closing)
-    uids, others, _ = judged(outer)
+    return outer
+
+
+def test_a_member_within_another_is_refused_with_it(tmp_path: Path) -> None:
+    uids, others, _ = judged(one_within_another(tmp_path, "inside"))
     assert uids == ["1.2.3.9"]
     why = "it shares octets with another member"
     assert others == {"inside": ("refused", why), "outside": ("refused", why)}
@@ -499,6 +505,12 @@ def test_what_is_refused_stays_and_is_never_replaced(tmp_path: Path) -> None:
     assert path.read_bytes().startswith(before[: before.index(ENTRY)])
     with zipfile.ZipFile(path) as archive:
         assert archive.namelist() == ["1.2.3/1.2.3.4.dcm"] * 2 + ["1.2.3/1.2.3.5.dcm"]
+
+
+def test_a_member_that_shares_octets_is_never_replaced(tmp_path: Path) -> None:
+    shore = Shore(one_within_another(tmp_path, "1.2.3/1.2.3.4.dcm"), force=True)
+    assert shore.bring("1.2.3.4", data_set("1.2.3.4", fill=b"y")).reason == "blocked"
+    shore.end()
 
 
 def test_a_member_whose_header_lies_is_never_replaced(tmp_path: Path) -> None:

@@ -20,7 +20,18 @@ from dcmsync.endpoints.zip.arrivals import OWN_PREFIX, own_name, put
 from dcmsync.endpoints.zip.faults import MAX_RATIO
 from dcmsync.endpoints.zip.reader import Reader, stamp_from
 from dcmsync.errors import LocalTrouble
-from dcmsync.wire.archive import DEFLATED, MAX_MEMBERS, SMALL, STORED, Directory, Entry, end, local_header, record
+from dcmsync.wire.archive import (
+    DEFLATED,
+    LOCAL_MARK,
+    MAX_MEMBERS,
+    SMALL,
+    STORED,
+    Directory,
+    Entry,
+    end,
+    local_header,
+    record,
+)
 from dcmsync.wire.source import Distant, Source
 
 LEVEL = 1
@@ -99,7 +110,8 @@ class Draft:
         """Takes out a member in whose place another was added; its data begins at `begin`. Raises OSError."""
         if is_old:
             self._dropped.append(entry)
-        for at in range(entry.header, begin + entry.packed, PIECE_OCTETS):
+        first = max(entry.header, len(LOCAL_MARK))  # by its first octets a file is known as an archive
+        for at in range(first, begin + entry.packed, PIECE_OCTETS):
             put(self.descriptor, bytes(min(PIECE_OCTETS, begin + entry.packed - at)), at)
 
     def finish(self) -> int:

@@ -19,7 +19,7 @@ from dcmsync.contract import Catalogue, Holding
 from dcmsync.endpoints.zip.reader import Member, Reader, stamp_from
 from dcmsync.errors import LocalTrouble
 from dcmsync.wire import kept
-from dcmsync.wire.archive import Damaged
+from dcmsync.wire.archive import LOCAL_MARK, Damaged
 from dcmsync.wire.arrived import IDENTITY, SERIES_INSTANCE_UID, SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID
 from dcmsync.wire.elements import Walk
 from dcmsync.wire.part10 import Head, text, walk_file
@@ -31,7 +31,7 @@ NESTED = "it is an archive within the archive, which is not entered"
 MEMORY_OCTETS = 16 << 20  # a member up to this size is inflated once, into memory
 
 _WANTED = kept.TAGS | IDENTITY
-_NESTED = (b"PK\3\4", b"PK\5\6")
+_NESTED = (LOCAL_MARK, b"PK\5\6")
 _MAX_ROUNDS = 4  # a catalogue can lose what it has twice
 
 Skip = Callable[[str, str], None]

@@ -18,6 +18,8 @@ from tests import peers
 ROWS: Mapping[str, tuple[str, str, str]] = {
     "P1": ("bench.pull", "large", "pull 2,000 instances of 525 kB from Orthanc, against getscu"),
     "P2": ("bench.pull", "small", "pull 2,000 instances of 9 kB from Orthanc, against getscu"),
+    "P6": ("bench.index", "first", "index a folder of 20,000 files, against pydicom and dcmdump"),
+    "P7": ("bench.index", "again", "look whether any of 20,000 files changed, against rsync -n"),
     "P8": ("bench.filter", "rows", "filter 200,000 series records, against jq"),
     "P9": ("bench.query", "rows", "query 100,000 studies: first record, memory"),
     "P9D": ("bench.diff", "rows", "diff of 100,000 studies and of 1,000,000 instance records: first record, memory"),

@@ -278,6 +278,11 @@ def test_a_place_that_is_not_read_as_a_whole_makes_it_incomplete(workdir: Workdi
     done = workdir.run("diff", "./a", "./b.zip")
     assert (done.status, done.records[-1]["complete"]) == (6, False), done
     assert uid(1, 1, 3) in {found for *_, found in told(done)}
+    with zipfile.ZipFile(workdir.path / "b.zip", "w") as archive:
+        archive.write(made[1].path, "../strange.dcm")
+    done = workdir.run("diff", "./a", "./b.zip")
+    assert (done.status, done.records[-1]["complete"]) == (6, False), done
+    assert told(done) == [("study", "missing", uid(1))], done
 
 
 # People

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from dcmsync.contract import Catalogue, Source
 from dcmsync.locator import Archive, Folder, Locator, Node
+from dcmsync.quirks import Quirks
 
 if TYPE_CHECKING:
     from dcmsync.net.mailbox import Mailbox
@@ -24,7 +25,7 @@ class Setting(Struct, frozen=True, kw_only=True):
     """What a place is opened with. Remote ones: who we are there, and how patient to be. Local ones: `catalogue`
     gives what is remembered of the place at a path, `skipped` hears the path and why of what is passed by, `warn` what
     may surprise. DIMSE nodes: `via` says by which service they give, None for what they offer; `mailbox` opens where
-    the instances of a C-MOVE arrive, and `senders` are other hosts that they may come from.
+    the instances of a C-MOVE arrive, and `senders` are other hosts that they may come from; `quirks` are to be heeded.
     """
 
     calling_ae: str
@@ -36,6 +37,7 @@ class Setting(Struct, frozen=True, kw_only=True):
     via: Literal["get", "move"] | None = None
     mailbox: "Callable[[], Mailbox] | None" = None
     senders: tuple[str, ...] = ()
+    quirks: Quirks = Quirks()
 
 
 def open_place(locator: Locator, setting: Setting) -> Source:

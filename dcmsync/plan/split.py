@@ -7,7 +7,7 @@ keys of the parts.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import date, timedelta
 
 from dcmsync.contract import Level
@@ -57,15 +57,24 @@ class Spread:
 
 
 def parts(
-    level: Level, keys: Mapping[str, str], spread: Spread, claimed: int | None = None
+    level: Level,
+    keys: Mapping[str, str],
+    spread: Spread,
+    claimed: int | None = None,
+    *,
+    unusable: Collection[str] = (),
 ) -> list[dict[str, str]]:
     """The keys of the queries that together ask for the same; empty when it cannot be cut any further.
 
     Below studies that is a guess: numbers up to the highest that must be there, given what came and what is `claimed`.
+    `unusable` are keywords that the peer does not match by.
     """
     if level is not Level.STUDY:
-        return _by_number(NUMBERS[level], keys, spread, claimed or 0)
-    return _by_date(keys, spread) or _by_time(keys, spread) or _by_initial(keys, spread)
+        number = NUMBERS[level]
+        return [] if number in unusable else _by_number(number, keys, spread, claimed or 0)
+    ways = (("StudyDate", _by_date), ("StudyTime", _by_time), ("PatientID", _by_initial))
+    cuts = (cut(keys, spread) for keyword, cut in ways if keyword not in unusable)
+    return next((cut for cut in cuts if cut), [])
 
 
 def _by_date(keys: Mapping[str, str], spread: Spread) -> list[dict[str, str]]:

@@ -4,8 +4,9 @@ A session carries one operation at a time, so the parents of a level are listed 
 is gone into; they wait as JSON, some 400 octets each. Things of the level that is wanted stream through.
 
 Owns the walk from studies down to the level wanted: one unique key for each level above, always (PS3.4 §C.4.1.2.2.1);
-merges what came twice, drops what does not match, and knows afterwards whether the list is complete. Refuses to know
-how a place is asked (a session does) and what becomes of the answers.
+merges what came twice, drops what does not match, and knows afterwards whether the list is complete. Heeds the quirks
+that a session knows of its place. Refuses to know how a place is asked (a session does) and what becomes of the
+answers.
 """
 
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -17,6 +18,7 @@ from dcmsync.contract import Ask, Attributes, Ending, Finds, Level
 from dcmsync.plan import levels, split
 from dcmsync.plan.levels import Query
 from dcmsync.plan.match import matcher, vr_of
+from dcmsync.quirks import COUNTS, quirks_of
 
 _COUNTS = {Level.SERIES: "NumberOfStudyRelatedSeries", Level.INSTANCE: "NumberOfSeriesRelatedInstances"}
 _VOLUNTEERED = frozenset(("TransferSyntaxUID",))  # what local places tell without being asked
@@ -35,6 +37,7 @@ class Inventory:
         self.splits = 0
         self.trouble = ""  # why some list may be incomplete
         self._session = session
+        self._quirks = quirks_of(session)
         self._name = name
         self._warn = warn
         self._warned: set[str] = set()
@@ -93,7 +96,8 @@ class Inventory:
         is_limited = False  # whether the peer said so, or a part gave what the whole did not
         is_part = False
         is_narrowed = any(value for key, value in keys.items() if not key.endswith("InstanceUID"))
-        claimed = known.get(_COUNTS.get(level, "")) if not (is_narrowed or keys[level.unique_key]) else None
+        is_all = not (is_narrowed or keys[level.unique_key])
+        claimed = known.get(_COUNTS.get(level, "")) if is_all and not self._quirks.no_counts else None
         waiting = [dict(keys)]
         while waiting:
             asked = waiting.pop()
@@ -123,12 +127,14 @@ class Inventory:
                 continue
             if not (ending.truncated or split.is_suspicious(spread.count)):
                 continue
-            if claimed is None and not (is_narrowed or keys[level.unique_key]):
+            if claimed is None and is_all:
                 claimed = await self._claim(level, keys)
             if isinstance(claimed, int) and len(seen) == claimed:
                 continue
             expected = claimed if isinstance(claimed, int) and claimed > len(seen) else None
-            cut = split.parts(level, asked, spread, expected) if self.splits < _MAX_SPLITS else []
+            cut = []
+            if self.splits < _MAX_SPLITS:
+                cut = split.parts(level, asked, spread, expected, unusable=self._quirks.ignores_keys)
             if cut:
                 self.splits += 1
                 waiting += reversed(cut)
@@ -147,7 +153,7 @@ class Inventory:
 
     async def _claim(self, level: Level, keys: Mapping[str, str]) -> object:
         """How many things of a level the peer says are below one parent; asked for before a list is cut in parts."""
-        if level is Level.STUDY:
+        if level is Level.STUDY or self._quirks.no_counts:
             return None
         parent = Level(level - 1)
         above = {Level(depth).unique_key: keys[Level(depth).unique_key] for depth in range(1, level)}
@@ -159,17 +165,29 @@ class Inventory:
         self, level: Level, keys: Mapping[str, str], wanted: tuple[str, ...]
     ) -> AsyncGenerator[dict[str, object] | Ending, None]:
         """The answers to one ask that are what was asked for, with only what was asked for in them."""
-        ask = Ask(level=level, keys=keys, wanted=wanted)
+        ignored = [key for key in self._quirks.ignores_keys if keys.get(key)]
+        if self._quirks.no_counts:
+            wanted = tuple(key for key in wanted if not key.startswith(COUNTS))
+        ask = Ask(level=level, keys={**keys, **dict.fromkeys(ignored, "")}, wanted=wanted)
         order = list(dict.fromkeys((*wanted, *keys)))
         judges = {key: matcher(pattern, vr_of(key)) for key, pattern in keys.items() if pattern}
         fixed = {key: value for key, value in keys.items() if key.endswith("InstanceUID") and value}
         dropped: set[str] = set()
+        count = 0
         async with aclosing(self._session.find(ask)) as answers:
             async for answer in answers:
                 if isinstance(answer, Ending):
-                    for wrong in sorted(dropped) if not answer.is_last_word else ():
+                    for wrong in sorted(dropped.difference(ignored)) if not answer.is_last_word else ():
                         self._once(f"answers that do not match the {wrong} asked for were dropped")
+                    limit = self._quirks.limit
+                    if limit is not None and count >= limit and not answer.truncated:
+                        answer = Ending(truncated=True, why=f"the peer lists no more than {limit:,}")
                     yield answer
+                    continue
+                count += 1
+                unknown = next((key for key in ignored if key not in answer), "")
+                if unknown:
+                    self._incomplete(f"the peer ignores {unknown}, and does not tell it either")
                     continue
                 uid = answer.get(level.unique_key)
                 if not (uid and isinstance(uid, str)) and not keys.get(level.unique_key):

@@ -17,6 +17,7 @@ from dcmsync.locator import Node
 from dcmsync.net.association import Peer, associate
 from dcmsync.net.channel import Limits
 from dcmsync.net.patience import Watch
+from dcmsync.quirks import Quirks
 from dcmsync.wire.dimse import operations
 from dcmsync.wire.upperlayer.codec import ProposedContext
 
@@ -24,12 +25,21 @@ from dcmsync.wire.upperlayer.codec import ProposedContext
 class DimseNode:
     """One node, and who we are there."""
 
-    def __init__(self, peer: Peer, *, limits: Limits, watch: Watch, mover: Mover | None = None) -> None:
+    def __init__(
+        self,
+        peer: Peer,
+        *,
+        limits: Limits,
+        watch: Watch,
+        mover: Mover | None = None,
+        quirks: Quirks = Quirks(),  # noqa: B008  # a frozen value
+    ) -> None:
         """Without a `mover` it gives by C-GET alone."""
         self.peer = peer
         self.name = peer.name
         self._limits = limits
         self._watch = watch
+        self._quirks = quirks
         self._mover = mover or Mover(peer, limits, mailbox=None)
 
     async def echo(self) -> int:
@@ -41,7 +51,7 @@ class DimseNode:
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
         """A session, whose association ends with it: by A-RELEASE where that is still possible."""
-        session = Session(self.peer, self._limits, self._watch, self._mover)
+        session = Session(self.peer, self._limits, self._watch, self._mover, self._quirks)
         try:
             yield session
         finally:
@@ -54,7 +64,8 @@ def open_node(node: Node, setting: Setting) -> DimseNode:
     calling_ae = node.calling_ae or setting.calling_ae
     peer = Peer(host=node.host, port=node.port, called_ae=node.ae, calling_ae=calling_ae)
     limits = Limits(timeout_s=setting.timeout_s)
+    via = setting.via or ("move" if setting.quirks.no_cget else None)
     mover = Mover(
-        peer, limits, mailbox=setting.mailbox, via=setting.via, senders=setting.senders, warn=setting.warn
+        peer, limits, mailbox=setting.mailbox, via=via, senders=setting.senders, warn=setting.warn
     )
-    return DimseNode(peer, limits=limits, watch=setting.watch, mover=mover)
+    return DimseNode(peer, limits=limits, watch=setting.watch, mover=mover, quirks=setting.quirks)

@@ -9,8 +9,8 @@ drops its association; the next call opens another.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
 from dcmsync.contract import Arrival, Ask, Attributes, Ending, Level, Receiver, Sink, Want
 from dcmsync.endpoints.dimse.moving import Mover
@@ -18,6 +18,7 @@ from dcmsync.errors import PeerError, Refused, Rejected, RemoteProtocolError
 from dcmsync.net.association import Answer, Association, Peer, associate
 from dcmsync.net.channel import Limits
 from dcmsync.net.patience import Watch
+from dcmsync.quirks import Quirks
 from dcmsync.wire import dataset
 from dcmsync.wire.dimse import operations, status
 from dcmsync.wire.upperlayer import contexts
@@ -30,9 +31,10 @@ _GET_IS_NOT_OFFERED = frozenset((status.REFUSED_CLASS, status.UNRECOGNISED_OPERA
 
 
 class Session:
-    """Satisfies Finds and Fetches with one association at a time."""
+    """Satisfies Finds and Fetches with one association at a time. `quirks` are those of its node."""
 
-    def __init__(self, peer: Peer, limits: Limits, watch: Watch, mover: Mover) -> None:
+    def __init__(self, peer: Peer, limits: Limits, watch: Watch, mover: Mover, quirks: Quirks) -> None:
+        self.quirks = quirks
         self._peer = peer
         self._limits = limits
         self._watch = watch
@@ -54,14 +56,14 @@ class Session:
             association = await self._ready()
             answers = association.find(
                 operations.STUDY_ROOT_FIND,
-                lambda syntax: dataset.encode_identifier(keys, _WORDS[ask.level], syntax),
+                lambda syntax: self._encoded(keys, ask.level, syntax),
             )
-            async with aclosing(answers):
+            async with aclosing(answers), self._no_cancel(association):
                 async for answer in answers:
                     if answer.status not in status.PENDING:
                         yield _find_ending(answer, self._peer.name)
                     elif answer.identifier is not None:
-                        attributes = _attributes(answer.identifier, answer.transfer_syntax, wanted, self._peer.name)
+                        attributes = self._decoded(answer.identifier, answer.transfer_syntax, wanted)
                         mark = hash(str(attributes.get(ask.level.unique_key)))
                         if mark not in seen:
                             seen.add(mark)
@@ -99,6 +101,28 @@ class Session:
             return await self._mover.send(await self._ready_to_move(), want, destination_ae)
         except BaseException:
             await self.drop(failed=True)
+            raise
+
+    def _encoded(self, keys: Mapping[str, str], level: Level, syntax: str) -> bytes:
+        return dataset.encode_identifier(keys, _WORDS[level], syntax, character_set=self.quirks.charset)
+
+    def _decoded(self, identifier: bytes, syntax: str, wanted: frozenset[int]) -> dict[str, object]:
+        charset, is_misnamed = self.quirks.charset, self.quirks.wrong_charset
+        try:
+            return dataset.decode_identifier(
+                identifier, syntax, wanted=wanted, character_set=charset, is_misnamed=is_misnamed
+            )
+        except RemoteProtocolError as error:
+            raise RemoteProtocolError(f"{self._peer.name}: {error.message}") from error
+
+    @asynccontextmanager
+    async def _no_cancel(self, association: Association) -> AsyncIterator[None]:
+        """Where the node does not bear C-CANCEL, a list that is left early ends the association."""
+        try:
+            yield
+        except GeneratorExit:
+            if self.quirks.no_cancel:
+                await association.abort()
             raise
 
     async def _get_or_move(self, want: Want, receiver: Receiver) -> Ending:
@@ -207,13 +231,6 @@ def _pairs(want: Want) -> list[tuple[str, str]]:
         return [(uid, syntax) for syntax in contexts.COMMON_SYNTAXES for uid in contexts.COMMON_CLASSES]
     ordered = {uid: sorted(syntaxes) for uid, syntaxes in native.items()}
     return contexts.storage_pairs(classes, ordered)[: contexts.MAX_CONTEXTS - _QUERY_CONTEXTS]
-
-
-def _attributes(identifier: bytes, syntax: str, wanted: frozenset[int], name: str) -> dict[str, object]:
-    try:
-        return dataset.decode_identifier(identifier, syntax, wanted=wanted)
-    except RemoteProtocolError as error:
-        raise RemoteProtocolError(f"{name}: {error.message}") from error
 
 
 def _find_ending(answer: Answer, name: str) -> Ending:

@@ -14,7 +14,7 @@ in complaints. A field without a description fails a test.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -24,6 +24,7 @@ from dcmsync.errors import LocalTrouble, UsageError
 from dcmsync.keys import Key, complaint, faults, keys
 
 DEFAULT_AE_TITLE = "DCMSYNC"
+DEFAULT_PORT = 11112
 FILE = "DCMSYNC_CONFIG"
 _ENDPOINT, _LOCAL = "DCMSYNC_ENDPOINT_", "DCMSYNC_LOCAL_"
 
@@ -34,6 +35,12 @@ class Local(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ae_title: Annotated[str, Meta(
         description="our own AE title, where neither the command line nor the endpoint names another",
         examples=["RESEARCH1"])] = DEFAULT_AE_TITLE  # fmt: skip
+    port: Annotated[int, Meta(
+        ge=1, le=65535, description="where nodes send to that give by C-MOVE; they must know it", examples=[11113],
+        )] = DEFAULT_PORT  # fmt: skip
+    bind: Annotated[str, Meta(
+        description="the address to listen on for what C-MOVE brings; all of this machine where it is not set",
+        examples=["192.0.2.7"])] = ""  # fmt: skip
 
 
 class Endpoint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,6 +54,11 @@ class Endpoint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         description="our AE title there, where it is another", examples=["RESEARCH2"])] | None = None
     timeout: Annotated[float, Meta(
         gt=0, description="give up when it makes no progress for this many seconds", examples=[120.0])] | None = None
+    via: Annotated[Literal["get", "move"], Meta(
+        description="by which service it gives: get (C-GET) or move (C-MOVE to us); C-GET where it is offered, else "
+        "C-MOVE, where it is not set", examples=["move"])] | None = None  # fmt: skip
+    senders: Annotated[tuple[str, ...], Meta(
+        description="other hosts than its own that it sends from, with C-MOVE", examples=[["192.0.2.8"]])] = ()
     profile: Annotated[str, Meta(
         description="quirks that are known of a kind of server; what stands below goes before it",
         examples=["orthanc"])] | None = None

@@ -63,6 +63,9 @@ class Bringing:
 
     async def run(self, works: Callable[[], AsyncIterable[Sequence[Work]]]) -> ExitStatus:
         """Brings everything, under the eye of the signals. What was said of each is written; the end is not yet."""
+        return await self._places.receiving(lambda: self._run(works))
+
+    async def _run(self, works: Callable[[], AsyncIterable[Sequence[Work]]]) -> ExitStatus:
         arguments, streams = self._arguments, self._streams
         targets = [await anyio.to_thread.run_sync(self._target, word) for word in self._places_by_word]
         meter = streams.meter()

@@ -74,7 +74,8 @@ def run(arguments: Namespace, streams: Streams) -> ExitStatus:
     if arguments.source == "-" and (arguments.key or arguments.since or arguments.until):
         raise UsageError("records are not asked for again", advice="Choose among them: dcmsync filter KEY=VALUE |")
     with Watch() as watch:
-        return anyio.run(_Diff(arguments, streams, watch).run)
+        diff = _Diff(arguments, streams, watch)
+        return anyio.run(diff.sides.places.receiving, diff.run)
 
 
 class _Diff:
@@ -89,8 +90,8 @@ class _Diff:
 
         self._arguments, self._streams = arguments, streams
         self._is_piped = arguments.source == "-"
-        self._sides = Sides(arguments, streams, watch)
-        places = self._sides.places
+        self.sides = Sides(arguments, streams, watch)
+        places = self.sides.places
         is_open = self._is_piped or places.is_local(arguments.source)
         query, self._is_inside = question(arguments, arguments.key, needs_key=not is_open)
         self._settings = Settings(trust=arguments.trust, shown=shown(arguments.show), query=query)
@@ -105,23 +106,23 @@ class _Diff:
         tolerance = Tolerance(self._streams.say)
         try:
             async with AsyncExitStack() as stack:
-                dest = await self._sides.enter(self._arguments.dest, stack, is_dest=True)
-                comparison = Comparison(self._settings, dest, contents=self._sides.contents, write=self._printer.write)
+                dest = await self.sides.enter(self._arguments.dest, stack, is_dest=True)
+                comparison = Comparison(self._settings, dest, contents=self.sides.contents, write=self._printer.write)
                 compare = self._compare_records if self._is_piped else self._compare_places
                 trouble = await compare(comparison, stack, tolerance)
         except DcmsyncError as error:
-            self._printer.end(complete=False, reason=error.reason, splits=self._sides.splits)
+            self._printer.end(complete=False, reason=error.reason, splits=self.sides.splits)
             raise
-        trouble = trouble or tolerance.trouble or comparison.trouble or self._sides.trouble
-        self._printer.end(complete=not trouble, reason=trouble, splits=self._sides.splits)
+        trouble = trouble or tolerance.trouble or comparison.trouble or self.sides.trouble
+        self._printer.end(complete=not trouble, reason=trouble, splits=self.sides.splits)
         status = ExitStatus.NO if comparison.is_different else ExitStatus.DONE
         return max(status, tolerance.status, ExitStatus.INCOMPLETE if trouble else status)
 
     async def _compare_places(self, comparison: Comparison, stack: AsyncExitStack, tolerance: Tolerance) -> str:
         from dcmsync.transfer.survey import Settings, Survey
 
-        source: Side = await self._sides.enter(self._arguments.source, stack)
-        is_far = not self._sides.places.is_local(self._arguments.dest)
+        source: Side = await self.sides.enter(self._arguments.source, stack)
+        is_far = not self.sides.places.is_local(self._arguments.dest)
         settings = Settings(query=self._settings.query, is_inside=self._is_inside, is_far=is_far)
         await Survey(settings, comparison, source, tolerance).run()
         if self._is_any_unsound(source):
@@ -154,7 +155,7 @@ class _Diff:
             source: Side | None = None
             if not group.is_of_instances or (group.source and self._settings.trust == "content"):
                 try:
-                    source = await self._sides.enter(group.source, stack)
+                    source = await self.sides.enter(group.source, stack)
                 except UsageError as error:
                     raise InputError(error.message, line=group.number, advice=error.advice) from error
             await tolerance.of(comparison.group(source, group))

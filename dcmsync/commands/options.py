@@ -116,6 +116,13 @@ def positive(text: str) -> int:
     return int(text)
 
 
+def port(text: str) -> int:
+    """A TCP port. Raises ValueError with words."""
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 65536:
+        raise ValueError(f"{text!r} is no port: write 1 to 65535")
+    return int(text)
+
+
 CONFIG = Option(flags=("--config",), metavar="FILE", completion="file",
                 help="read the configuration from FILE (also DCMSYNC_CONFIG)")
 QUIET = Option(flags=("-q", "--quiet"), metavar=None, help="say nothing but errors on stderr")
@@ -127,6 +134,10 @@ FORMAT = Option(flags=("--format",), metavar="FORMAT", choices=("ndjson", "tree"
 DEFAULT_TIMEOUT_S = 60.0  # where neither the command line nor the configuration says otherwise
 TIMEOUT = Option(flags=("--timeout",), metavar="SECONDS", parse=duration,
                  help="give up on a peer that makes no progress for this long (30, 90s, 2m); default 60")
+PORT = Option(flags=("--port",), metavar="N", parse=port,
+              help="where we listen for what nodes send by C-MOVE; default: the configuration's, or 11112")
+VIA = Option(flags=("--via",), metavar="HOW", choices=("get", "move"),
+             help="retrieve from nodes by C-GET (get) or by C-MOVE (move); default: C-GET, C-MOVE where it is refused")
 CALLING = Option(flags=("--calling",), metavar="AET", help="our own AE title; default DCMSYNC")
 JOBS = Option(flags=("--jobs", "-j"), metavar="N", parse=positive, help="series to retrieve at a time; default 4")
 DRY_RUN = Option(flags=("-n", "--dry-run"), help="write the same records as the real run would, and touch nothing")
@@ -151,6 +162,8 @@ BRINGING: tuple[Option, ...] = (
     FORMAT,
     CACHE,
     NO_CACHE,
+    VIA,
+    PORT,
     TIMEOUT,
     CALLING,
 )

@@ -4,31 +4,73 @@ Imports nothing that connects or reads until a place is opened.
 """
 
 from argparse import Namespace
+from collections.abc import Awaitable, Callable
 from os import environ
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from dcmsync import config, locator
 from dcmsync.commands.options import DEFAULT_TIMEOUT_S, Streams
 from dcmsync.errors import UsageError
 
 if TYPE_CHECKING:
+    from anyio.abc import TaskGroup
+
     from dcmsync.contract import Catalogue, Source
     from dcmsync.endpoints.dimse.place import DimseNode
+    from dcmsync.net.mailbox import Mailbox
     from dcmsync.net.patience import Watch
     from dcmsync.plan.expression import Selectors
+
+T = TypeVar("T")
 
 
 class Places:
     """The places of one run. `arguments` has what the shared options give: config, and where the verb has them
-    timeout, calling, jobs, cache and no_cache.
+    timeout, calling, via, port, jobs, cache and no_cache.
     """
 
-    def __init__(self, arguments: Namespace, watch: "Watch", streams: Streams) -> None:
+    def __init__(
+        self,
+        arguments: Namespace,
+        watch: "Watch",
+        streams: Streams,
+        *,
+        mailbox: "Callable[[], Mailbox] | None" = None,
+    ) -> None:
+        """`mailbox`: where C-MOVE brings things to, if other places of this run open it."""
         self._config = config.load(arguments.config, environ)
         self._given = vars(arguments)
         self._watch = watch
         self._streams = streams
         self._catalogues: dict[str, Catalogue] = {}
+        self._receiving: TaskGroup | None = None
+        self._mailbox: Mailbox | None = None
+        self._open_mailbox = mailbox or self.mailbox
+
+    async def receiving(self, main: "Callable[[], Awaitable[T]]") -> "T":
+        """What `main` gives. While it runs, a mailbox may be opened for what C-MOVE brings."""
+        import anyio
+
+        async with anyio.create_task_group() as self._receiving:
+            result = await main()
+            self._receiving.cancel_scope.cancel()
+        if self._mailbox is not None and self._mailbox.refused:
+            self._streams.warn(f"instances that nobody had asked for were refused: {self._mailbox.refused:,}")
+        return result
+
+    def mailbox(self) -> "Mailbox":
+        """The one mailbox of the run, listening. Raises LocalTrouble when the port cannot be had."""
+        from dcmsync.net.channel import Limits
+        from dcmsync.net.mailbox import Mailbox
+
+        assert self._receiving is not None  # whoever retrieves runs within `receiving`
+        if self._mailbox is None:
+            local = self._config.local
+            timeouts = [each.timeout or DEFAULT_TIMEOUT_S for each in self._config.endpoints.values()]
+            limits = Limits(timeout_s=self._given.get("timeout") or max(timeouts, default=DEFAULT_TIMEOUT_S))
+            self._mailbox = Mailbox(local.bind, self._given.get("port") or local.port, limits=limits, watch=self._watch)
+            self._receiving.start_soon(self._mailbox.run)
+        return self._mailbox
 
     def parse(self, word: str) -> locator.Locator:
         """What the word names. Raises UsageError."""
@@ -53,6 +95,9 @@ class Places:
             catalogue=self.catalogue,
             skipped=self.skipped,
             warn=self._streams.warn,
+            via=self._given.get("via") or (set_up and set_up.via) or None,
+            mailbox=self._open_mailbox,
+            senders=set_up.senders if set_up else (),
         )
         return open_place(self.parse(word), setting)
 

@@ -30,7 +30,7 @@ class Sides:
     def __init__(self, arguments: Namespace, streams: Streams, watch: Watch) -> None:
         self.places = Places(arguments, watch, streams)
         elsewhere = Namespace(**{**vars(arguments), "cache": None})  # one file remembers one place: the destination
-        self._others = Places(elsewhere, watch, streams)
+        self._others = Places(elsewhere, watch, streams, mailbox=self.places.mailbox)
         self.contents = Contents(lambda read_at, size, syntax: content_of(Distant(read_at, size), syntax, 0))
         self._streams = streams
         self._sides: dict[tuple[str, bool], Side] = {}

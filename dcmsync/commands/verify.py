@@ -75,7 +75,8 @@ def run(arguments: Namespace, streams: Streams) -> ExitStatus:
     from dcmsync.net.patience import Watch
 
     with Watch() as watch:
-        return anyio.run(_Verify(arguments, streams, watch).run)
+        verify = _Verify(arguments, streams, watch)
+        return anyio.run(verify.sides.places.receiving, verify.run)
 
 
 class _Verify:
@@ -88,9 +89,9 @@ class _Verify:
 
         self._arguments, self._streams = arguments, streams
         self._portion = portion(arguments.sample)
-        self._sides = Sides(arguments, streams, watch)
+        self.sides = Sides(arguments, streams, watch)
         if arguments.at is not None:
-            self._sides.places.parse(arguments.at)
+            self.sides.places.parse(arguments.at)
         self._printer = Printer(streams, arguments.format, shown="table")
         self._stack = AsyncExitStack()
         self._passed_by = 0
@@ -106,7 +107,7 @@ class _Verify:
         except DcmsyncError as error:
             self._printer.end(complete=False, reason=error.reason)
             raise
-        trouble = reader.trouble or self._sides.trouble
+        trouble = reader.trouble or self.sides.trouble
         if self._passed_by:
             self._streams.warn(f"records that claim nothing of any place were passed by: {self._passed_by}")
         self._printer.end(complete=not trouble, reason=trouble)
@@ -124,7 +125,7 @@ class _Verify:
             itemize=self._arguments.itemize,
         )
         verification: Verification = Verification(
-            settings, spot=self._spot, contents=self._sides.contents, write=self._printer.write
+            settings, spot=self._spot, contents=self.sides.contents, write=self._printer.write
         )
         if isinstance(self._portion, Lowest):
             groups = chosen(groups, self._portion, verification)
@@ -153,5 +154,5 @@ class _Verify:
         """The place called `word`."""
         from dcmsync.transfer.verification import Spot
 
-        side = await self._sides.enter(word, self._stack, is_dest=True)
-        return Spot(side=side, read_again=self._sides.read_again(word))
+        side = await self.sides.enter(word, self._stack, is_dest=True)
+        return Spot(side=side, read_again=self.sides.read_again(word))

@@ -4,6 +4,7 @@ Owns the verdict, on the whole and while they still come. Refuses to know where 
 """
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from dcmsync.wire.codings import DEFLATED
 from dcmsync.wire.elements import walk
@@ -19,10 +20,11 @@ IDENTITY = frozenset({SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID, SERIE
 
 class Judged(Struct, frozen=True, kw_only=True):
     """What arrived. `reason` is a word for programs, "" when it is as announced; `message` is for people, and may say
-    what is odd though nothing is wrong.
+    what is odd though nothing is wrong. `encoding` is the transfer syntax UID whose element encoding was met.
     """
 
     values: Values
+    encoding: str
     reason: str = ""
     message: str = ""
 
@@ -44,10 +46,10 @@ def judge(
     """The verdict on a data set from `offset` to the end of the source; study and series are "" where not known."""
     found = walk(source, transfer_syntax_uid, offset=offset, wanted=wanted | IDENTITY)
     note = f"its elements are written as in {found.encoding}, not as declared" if found.encoding else ""
-    judged = Judged(values=found.values, message=note)
+    judged = Judged(values=found.values, encoding=found.encoding or transfer_syntax_uid, message=note)
     if not found.is_whole:
         words = f"the data set is not whole: at octet {found.offset - offset}: {found.reason}"
-        return Judged(values=found.values, reason=found.state, message=words)
+        return replace(judged, reason=found.state, message=words)
     for tag, name, expected, said in (
         (SOP_INSTANCE_UID, "SOP", sop_instance_uid, "was announced"),
         (STUDY_INSTANCE_UID, "Study", study_uid, "was asked for"),
@@ -55,7 +57,7 @@ def judge(
     ):
         if expected and judged.uid(tag) != expected:
             words = f"the data set has another {name} Instance UID than {said}"
-            return Judged(values=found.values, reason="mismatch", message=words)
+            return replace(judged, reason="mismatch", message=words)
     return judged
 
 

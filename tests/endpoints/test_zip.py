@@ -39,7 +39,7 @@ from dcmsync.errors import LocalTrouble, RemoteProtocolError
 from dcmsync.locator import Archive
 from dcmsync.net.patience import Watch
 from dcmsync.wire.part10 import file_meta, walk_file
-from tests.endpoints.landing_run import EXPLICIT, SECONDARY, arrival, data_set, place
+from tests.endpoints.landing_run import EXPLICIT, SECONDARY, arrival, data_set, element, place
 from tests.endpoints.packing_run import remembering
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -538,6 +538,12 @@ def test_the_same_is_present_and_other_content_conflicts(
     assert (jpeg.reason, jpeg.message) == ("content", "the instance is there in another transfer syntax")
     shore.end()
     assert contents(shore.path) == {"1.2.3/1.2.3.4.dcm": file_meta(SECONDARY, "1.2.3.4", EXPLICIT) + first}
+
+
+def test_the_beginning_of_what_is_there_is_not_the_same(make_shore: MakeShore) -> None:
+    shore = make_shore()
+    shore.bring("1.2.3.4", data_set("1.2.3.4") + element(0xFFFCFFFC, "OB", bytes(8)))
+    assert shore.bring("1.2.3.4", data_set("1.2.3.4")).outcome == "conflict"
 
 
 def test_force_replaces_other_content_and_leaves_nothing_of_it(make_shore: MakeShore) -> None:

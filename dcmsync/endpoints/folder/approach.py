@@ -7,8 +7,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
-from hashlib import blake2b
+from collections.abc import Callable
 
 from msgspec import structs
 
@@ -16,19 +15,20 @@ from dcmsync.contract import Holding, Landed, LandedAs, Origin
 from dcmsync.endpoints.folder.adoption import adopt
 from dcmsync.endpoints.folder.arrivals import Job, Settings, write_all
 from dcmsync.endpoints.folder.below import Folders
-from dcmsync.endpoints.folder.scan import (
+from dcmsync.endpoints.folder.scan import source_of
+from dcmsync.endpoints.folder.staging import Staging
+from dcmsync.endpoints.folder.stamp import TICK_NS, believable, stamp_from
+from dcmsync.errors import is_of_the_machine, local_trouble
+from dcmsync.locator import is_below, names_for
+from dcmsync.wire import kept
+from dcmsync.wire.arrived import (
     IDENTITY,
     SERIES_INSTANCE_UID,
     SOP_CLASS_UID,
     SOP_INSTANCE_UID,
     STUDY_INSTANCE_UID,
-    source_of,
+    judge,
 )
-from dcmsync.endpoints.folder.staging import Staging
-from dcmsync.endpoints.folder.stamp import TICK_NS, believable, stamp_from
-from dcmsync.errors import is_of_the_machine, local_trouble
-from dcmsync.wire import kept
-from dcmsync.wire.elements import walk
 from dcmsync.wire.part10 import text, walk_file
 from dcmsync.wire.source import Distant, Source, Values
 
@@ -82,27 +82,25 @@ class Approach:
         if self._job.origin is not None and not self._adopt(self._job.origin):
             self._end("failed", "changed", "the file changed, or vanished, while it was taken")
             return
-        wanted = self._settings.wanted | IDENTITY | (kept.TAGS if self._settings.remember else frozenset())
-        found = walk(self._data_set(), self._job.arrival.transfer_syntax_uid, wanted=wanted)
-        self._values = found.values
-        self._encoding = found.encoding or self._job.arrival.transfer_syntax_uid
-        if found.encoding:
-            self._note = f"its elements are written as in {found.encoding}, not as declared"
-        expected = self._job.expected
-        if not found.is_whole:
-            self._end("failed", found.state, f"the data set is not whole: at octet {found.offset}: {found.reason}")
-        elif self._uid(SOP_INSTANCE_UID) != self._job.arrival.sop_instance_uid:
-            self._end("failed", "mismatch", "the data set has another SOP Instance UID than was announced")
-        elif expected.study_uid and self._uid(STUDY_INSTANCE_UID) != expected.study_uid:
-            self._end("failed", "mismatch", "the data set has another Study Instance UID than was asked for")
-        elif expected.series_uid and self._uid(SERIES_INSTANCE_UID) != expected.series_uid:
-            self._end("failed", "mismatch", "the data set has another Series Instance UID than was asked for")
-        else:
-            self._path = self._settings.place(found.values, self._job.arrival)
-            if not is_below(self._path):
-                self._end("failed", "path", "the layout gives no path below the destination")
-            elif self._settings.content is not None:
-                self._content = self._settings.content(self._data_set(), self._job.arrival.transfer_syntax_uid, 0)
+        wanted = self._settings.wanted | (kept.TAGS if self._settings.remember else frozenset())
+        arrival, expected = self._job.arrival, self._job.expected
+        judged = judge(
+            self._data_set(),
+            arrival.transfer_syntax_uid,
+            sop_instance_uid=arrival.sop_instance_uid,
+            study_uid=expected.study_uid,
+            series_uid=expected.series_uid,
+            wanted=wanted,
+        )
+        self._values, self._encoding, self._note = judged.values, judged.encoding, judged.message
+        if judged.reason:
+            self._end("failed", judged.reason, judged.message)
+            return
+        self._path = self._settings.place(judged.values, arrival)
+        if not is_below(self._path):
+            self._end("failed", "path", "the layout gives no path below the destination")
+        elif self._settings.content is not None:
+            self._content = self._settings.content(self._data_set(), arrival.transfer_syntax_uid, 0)
 
     def write(self) -> None:
         """Writes what is still in memory, and hashes it."""
@@ -134,7 +132,7 @@ class Approach:
         self._named_ns = time.time_ns()
         folder, _, name = self._path.rpartition("/")
         folder_fd = self._folders.enter(folder)
-        for candidate in _names(name, self._job.arrival.sop_instance_uid):
+        for candidate in names_for(name, self._job.arrival.sop_instance_uid):
             self._path = f"{folder}/{candidate}" if folder else candidate
             outcome, reason, message = self._name_in(folder_fd, candidate)
             if reason != "taken":
@@ -369,19 +367,6 @@ def _start_writing_back(descriptor: int) -> None:
     # hot: 6,600 -> 10,000 files of 9 kB a second with 2 threads of 32 (ext4 on a virtual disk, 2 shared cores, 2026-11)
     if hasattr(os, "posix_fadvise"):
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-
-
-def is_below(path: str) -> bool:
-    """Whether a relative path stays below where it begins."""
-    return "\0" not in path and all(part not in ("", ".", "..") for part in path.split("/"))
-
-
-def _names(name: str, sop_instance_uid: str) -> Iterator[str]:
-    """The name, then the one for when another instance has it: with a hash of the SOP Instance UID."""
-    yield name
-    digest = blake2b(sop_instance_uid.encode(), digest_size=8).hexdigest()
-    stem, extension = os.path.splitext(name)
-    yield f"{stem}~{digest}{extension}"
 
 
 def _part(source: Source, offset: int, length: int) -> bytes:

@@ -14,8 +14,7 @@ from msgspec import Struct
 from dcmsync.contract import Arrival, Expected, Holding, Origin
 from dcmsync.endpoints.folder.staging import Staging
 from dcmsync.errors import RemoteProtocolError, local_trouble
-from dcmsync.wire.codings import DEFLATED
-from dcmsync.wire.elements import walk
+from dcmsync.wire.arrived import flaw
 from dcmsync.wire.part10 import file_meta
 from dcmsync.wire.source import Distant, Source, Values
 
@@ -150,12 +149,9 @@ class Sink:
         A peer that never ends an instance would else fill the disk. Raises RemoteProtocolError.
         """
         self._look_at = 4 * self._size
-        if self._arrival.transfer_syntax_uid in DEFLATED:
-            return
-        found = walk(so_far, self._arrival.transfer_syntax_uid, ascending=True)
-        if not (found.is_whole or found.is_cut):
-            words = f"sent octets that are no data set: at {found.offset:,}: {found.reason}"
-            raise RemoteProtocolError(words)
+        found = flaw(so_far, self._arrival.transfer_syntax_uid)
+        if found:
+            raise RemoteProtocolError(f"sent octets that are no data set: {found}")
 
     def _read_at(self, offset: int, length: int) -> bytes:
         return os.pread(self._descriptor, min(length, self._size - offset), len(self._head) + offset)

@@ -12,16 +12,10 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from dcmsync.contract import Holding
-from dcmsync.endpoints.folder.scan import (
-    IDENTITY,
-    SERIES_INSTANCE_UID,
-    SOP_CLASS_UID,
-    SOP_INSTANCE_UID,
-    STUDY_INSTANCE_UID,
-    source_of,
-)
+from dcmsync.endpoints.folder.scan import source_of
 from dcmsync.endpoints.folder.stamp import believable, stamp_from
 from dcmsync.wire import kept
+from dcmsync.wire.arrived import IDENTITY, SERIES_INSTANCE_UID, SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID
 from dcmsync.wire.elements import Walk
 from dcmsync.wire.part10 import Head, text, walk_file
 

@@ -10,18 +10,13 @@ from collections.abc import Callable, Iterator
 
 from msgspec import Struct
 
+from dcmsync.wire.arrived import IDENTITY, SERIES_INSTANCE_UID, SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID
 from dcmsync.wire.elements import State
 from dcmsync.wire.part10 import text, walk_file
 from dcmsync.wire.source import WINDOW_OCTETS, Distant, Source, Values
 
 OWN_PREFIX = ".dcmsync-"  # names that are ours: staging folders
 A_LINK = "a symbolic link"  # why links are passed by
-
-SOP_CLASS_UID = 0x00080016
-SOP_INSTANCE_UID = 0x00080018
-STUDY_INSTANCE_UID = 0x0020000D
-SERIES_INSTANCE_UID = 0x0020000E
-IDENTITY = frozenset({SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID, SERIES_INSTANCE_UID})
 
 _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 

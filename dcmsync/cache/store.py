@@ -6,7 +6,8 @@ else. Refuses to read files, and to believe rows of another place.
 Theory of operation. One connection, one lock. Whatever is long is read in pages, each beginning after the last key of
 the one before, so that memory is flat and nobody waits for a reader. Every page and every write is a transaction that
 first looks whether another process has committed meanwhile: if so, numbers of rows are looked up anew, and if the file
-now belongs to another place it is left to it. Rows whose checksum does not fit are deleted before anything is asked.
+now belongs to another place it is left to it. Rows whose checksum does not fit are deleted before anything is asked,
+unless the seal on the file tells that there are none.
 
 What goes wrong with the file is said once; then the run goes on with tables of its own, which are empty: `has_lost`
 tells those who relied on what was there.
@@ -28,6 +29,7 @@ from typing import Literal, NamedTuple, TypeVar
 from dcmsync.cache import rows, schema
 from dcmsync.cache.answers import answers
 from dcmsync.cache.digest import checksum as checksum_of
+from dcmsync.cache.seal import Seal, seal_of
 from dcmsync.cache.shelves import PAGE_ROWS, Row, Shelves
 from dcmsync.contract import Ask, Attributes, Holding, Stamp
 from dcmsync.errors import LocalTrouble, UsageError
@@ -43,9 +45,11 @@ _INSERT = (
     f"VALUES ({', '.join('?' * (len(rows.FILE_COLUMNS) + 1))})"
 )
 _PATHS = (
-    f"SELECT path, size, mtime_ns, device, inode, sum, {rows.FILE_OCTETS} "
+    "SELECT path, size, mtime_ns, device, inode{} "
     f"FROM file WHERE path > ? ORDER BY path LIMIT {PAGE_ROWS}"
 )
+_STAMPS = _PATHS.format("")
+_STAMPS_AND_SUMS = _PATHS.format(f", sum, {rows.FILE_OCTETS}")
 
 
 class Identity(NamedTuple):
@@ -135,6 +139,8 @@ class Store:
         self._warn = warn
         self._lock = threading.RLock()
         self._losses = 0
+        self._is_sound = False
+        self._seal = Seal(path="")
         self._take(self._open() if path else schema.open_private())
 
     def close(self) -> None:
@@ -147,22 +153,24 @@ class Store:
         self.has_lost = False
         losses = self._losses
         self._attempt(self._settle)
-        self._attempt(self._drop_unsound_groups)
-        after = b""
+        is_proven, is_flawless, after = self._is_sound, True, b""
+        if not is_proven:
+            is_flawless = self._attempt(self._drop_unsound_groups)
         while True:
-            page = self._rows(_PATHS, after)
-            unsound = []
-            for path, size, mtime_ns, device, inode, checksum, octets in page:
-                if checksum_of(octets) == checksum:
-                    yield os.fsdecode(path), rows.stamp_of(size, mtime_ns, device, inode)
-                else:
-                    unsound.append((path,))
-            if unsound:
-                self._delete(unsound)
+            page = self._rows(_STAMPS if is_proven else _STAMPS_AND_SUMS, after)
+            sound = page if is_proven else [row for row in page if checksum_of(row[-1]) == row[-2]]
+            if len(sound) < len(page):
+                is_flawless = False
+                self._delete([row[:1] for row in page if row not in sound])
+            for path, size, mtime_ns, device, inode, *_ in sound:
+                yield os.fsdecode(path), rows.stamp_of(size, mtime_ns, device, inode)
             if len(page) < PAGE_ROWS:
                 break
             after = page[-1][0]
-        self._is_sound = losses == self._losses
+        if losses == self._losses:
+            self._is_sound = True
+            if is_flawless:
+                self._seal.set()
 
     def at(self, path: str) -> Holding | None:
         """What is known of one file."""
@@ -246,14 +254,16 @@ class Store:
             try:
                 if kind == "foreign":
                     raise schema.Broken("it is no cache")
-                return schema.open_file(self.path)
+                self._seal = seal_of(self.path)
+                return schema.open_file(self.path, is_proven=self._seal.is_whole)
             except schema.Broken as broken:
                 self._warn(f"the cache {self.path} cannot be believed: {broken}: it is made anew")
+                self._seal = Seal(path="")
                 schema.remove(self.path)
                 return schema.open_file(self.path)
         except (sqlite3.Error, schema.Broken, OSError) as trouble:
             self._warn(f"the cache {self.path} cannot be used: {_words(trouble)}: this run goes on without one")
-            self.path = ""
+            self.path, self._seal = "", Seal(path="")
             return schema.open_private()
 
     def _take(self, connection: sqlite3.Connection) -> None:
@@ -264,7 +274,7 @@ class Store:
         self._identity: Identity | None = None
         self._series: dict[tuple[str, str], int] = {}
         self._kinds: dict[tuple[int, rows.Kind], int] = {}
-        self._is_sound = not self.path
+        self._is_sound = not self.path or self._seal.is_whole
 
     def _lose(self, trouble: Exception) -> None:
         """Goes on with empty tables of our own; what was torn is removed."""
@@ -278,7 +288,7 @@ class Store:
                     pass
         self._losses += 1
         self._take(schema.open_private(in_memory=not self.path))
-        self.path = ""
+        self.path, self._seal = "", Seal(path="")
         self._is_sound = True
         self.has_lost = True
 
@@ -366,8 +376,11 @@ class Store:
         inode = status.st_ino if stat.S_ISDIR(status.st_mode) else 0
         return Identity(real, rows.signed(status.st_dev), rows.signed(inode))
 
-    def _drop_unsound_groups(self) -> None:
-        """Deletes rows of series and kinds whose checksum does not fit, and files that belong to none."""
+    def _drop_unsound_groups(self) -> bool:
+        """Deletes rows of series and kinds whose checksum does not fit, and files that belong to none.
+
+        Gives whether there were none.
+        """
         lost = "FROM file WHERE series_id NOT IN (SELECT id FROM series) OR kind_id NOT IN (SELECT id FROM kind)"
         with self._transaction("DEFERRED") as connection:
             unsound = {
@@ -380,11 +393,12 @@ class Store:
             }
             has_lost = connection.execute(f"SELECT 1 {lost} LIMIT 1").fetchone() is not None
         if not (unsound["series"] or unsound["kind"] or has_lost):
-            return
+            return True
         with self._transaction("IMMEDIATE") as connection:
             for table, numbers in unsound.items():
                 connection.executemany(f"DELETE FROM {table} WHERE id = ?", numbers)
             connection.execute(f"DELETE {lost}")
+        return False
 
     def _drop_empty_groups(self) -> None:
         with self._transaction("IMMEDIATE") as connection:

@@ -83,7 +83,7 @@ def bring_up_to_date(store: Store, truth: Iterable[Holding]) -> None:
 
 def sides(path: Path) -> list[Path]:
     """The file and what SQLite keeps beside it, as far as they are there."""
-    return [each for end in ("", "-wal", "-shm", "-journal") if (each := Path(f"{path}{end}")).exists()]
+    return [each for end in ("", "-wal", "-shm", "-journal", "-seal") if (each := Path(f"{path}{end}")).exists()]
 
 
 def scribble(path: Path, offset: int, octets: bytes) -> None:

@@ -32,7 +32,7 @@ def writer(place: Path, cache: Path, seed: int, rounds: int) -> "subprocess.Pope
 class Cached:
     """A place, a cache that knows it, and what it knows."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, is_sealed: bool = False) -> None:
         self.place, self.path = folder / "place", folder / "cache"
         self.place.mkdir()
         self.truth = many(studies=4, series=3, instances=20)
@@ -40,6 +40,10 @@ class Cached:
         store = opened(self.place, self.path)
         store.remember(self.truth)
         store.close()
+        if is_sealed:
+            store = opened(self.place, self.path)
+            assert len(list(store.stamps())) == len(self.truth)
+            store.close()
 
     def open(self, path: Path | None = None) -> Store:
         """A store of the next run, whose warnings are kept in `said`."""
@@ -64,9 +68,15 @@ class Cached:
         fresh.close()
 
 
-@pytest.fixture
-def cached(tmp_path: Path) -> Cached:
-    return Cached(tmp_path)
+@pytest.fixture(params=["sealed", "not sealed"])
+def cached(tmp_path: Path, request: pytest.FixtureRequest) -> Cached:
+    return Cached(tmp_path, is_sealed=request.param == "sealed")
+
+
+def take_along(path: Path, copy: Path) -> None:
+    """Puts the seal, if there is one, beside a copy."""
+    if (seal := Path(f"{path}-seal")).exists():
+        shutil.copy(seal, f"{copy}-seal")
 
 
 def alter(path: Path, *statements: str) -> None:
@@ -131,6 +141,7 @@ def test_a_page_that_is_something_else(cached: Cached, tmp_path: Path, how: str)
     for page in range(1, pages):
         damaged = tmp_path / f"damaged{page}"
         damaged.write_bytes(original)
+        take_along(cached.path, damaged)
         other = choose.randrange(1, pages) * PAGE
         octets = {"zeros": bytes(PAGE), "noise": choose.randbytes(PAGE), "other page": original[other : other + PAGE]}
         scribble(damaged, page * PAGE, octets[how])
@@ -144,6 +155,7 @@ def test_octets_that_are_something_else(cached: Cached, tmp_path: Path) -> None:
     for number in range(150):
         damaged = tmp_path / f"damaged{number}"
         damaged.write_bytes(original)
+        take_along(cached.path, damaged)
         for _ in range(choose.choice((1, 1, 5, 50))):
             scribble(damaged, choose.randrange(100, len(original)), choose.randbytes(choose.choice((1, 8))))
         cached.assert_harmless(damaged)
@@ -154,6 +166,7 @@ def test_a_file_that_was_cut(cached: Cached, tmp_path: Path) -> None:
     for number, kept in enumerate((0, PAGE, 2 * PAGE, size // 2, size - PAGE, size - 1)):
         cut = tmp_path / f"cut{number}"
         shutil.copy(cached.path, cut)
+        take_along(cached.path, cut)
         os.truncate(cut, kept)
         cached.assert_harmless(cut)
 

@@ -12,6 +12,7 @@ only a node that sends both is asked for longer lists.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Literal
 
@@ -88,7 +89,7 @@ class Mover:
             answer, _ = await association.move(operations.STUDY_ROOT_MOVE, encode, destination_ae)
             if answer.status == _UNKNOWN_DESTINATION:
                 advice = f"Ask its administrator to register {destination_ae}"
-                raise Rejected(f"{self._peer.name}: it knows no destination {destination_ae}", advice=advice)
+                raise Rejected(f"{self._peer.name}: C-MOVE to {destination_ae}: {_words(answer)}", advice=advice)
             if answer.status:
                 worst = _ending(answer)
         return worst
@@ -96,8 +97,13 @@ class Mover:
     async def _probe(
         self, association: Association, want: Want, probe: Mapping[str, str], receiver: Receiver
     ) -> Ending:
-        """Finds out whether the peer takes a list of UIDs: not when one of these comes alone and did not come so."""
-        ending, came = await self._fetch(association, want, probe, receiver)
+        """Finds out whether the peer takes a list of UIDs: not when one of these comes alone and did not come so.
+
+        pynetdicom's qrscp 3.0.4 answers a list as if it did not know the destination.
+        """
+        ending, came = Ending(), set[str]()
+        with suppress(Rejected):  # if it means that, one alone will be rejected, too
+            ending, came = await self._fetch(association, want, probe, receiver)
         lacking = {uid: kind for uid, kind in probe.items() if uid not in came}
         if not lacking:
             self.takes_lists = True
@@ -159,8 +165,7 @@ class Mover:
         """What the final answer says, once what is still on its way has come. Raises Rejected, Stalled."""
         name = self._peer.name
         if answer.status == _UNKNOWN_DESTINATION:
-            words = f"{name}: it knows no destination {self._peer.calling_ae}"
-            raise Rejected(f"{words} (C-MOVE ended with {_words(answer)})", advice=registration())
+            raise Rejected(f"{name}: C-MOVE to {self._peer.calling_ae}: {_words(answer)}", advice=registration())
         await self._await_late(claim, answer, counts)
         if claim.came or self._has_come:
             return _ending(answer)

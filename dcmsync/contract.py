@@ -3,14 +3,14 @@
 An endpoint satisfies the protocols that it can. Nothing here does anything.
 """
 
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from enum import IntEnum
 from typing import Literal, Protocol, TypeVar
 
 from msgspec import Struct
 
-from dcmsync.errors import LocalTrouble
+from dcmsync.errors import DcmsyncError
 
 Attributes = Mapping[str, object]
 """Keyword (PS3.6) -> plain value: str, int, float, list of these. What a record carries besides our own keys."""
@@ -56,11 +56,12 @@ class Ask(Struct, frozen=True, kw_only=True):
 class Ending(Struct, frozen=True, kw_only=True):
     """How an operation ended. `status` is the DIMSE status, `why` says it in words.
 
-    `truncated`: the list of answers may be cut short. `may_pass`: trying again may help. `is_last_word`: the place
+    `is_warning`: it was done all the same. `truncated`: the list of answers may be cut short. `may_pass`: trying again may help. `is_last_word`: the place
     gave all it can, so that asking in parts would bring nothing more.
     """
 
     status: int = 0
+    is_warning: bool = False
     truncated: bool = False
     is_last_word: bool = False
     may_pass: bool = False
@@ -150,7 +151,10 @@ class Receiver(Protocol):
         """Asked once per arriving instance: a sink to take it, or the DIMSE status to refuse it with."""
 
     async def room(self) -> None:
-        """Returns when more instances may come. Awaited before the peer is told that it may go on."""
+        """Returns when more instances may come. Awaited before the peer is told that it may go on.
+
+        Raises LocalTrouble or DestinationLost when nobody takes any.
+        """
 
 
 class Finds(Protocol):
@@ -173,11 +177,62 @@ class Fetches(Protocol):
         """
 
 
+class Parcel(Struct, frozen=True, kw_only=True):
+    """An instance on its way to a remote place: a data set of `size` octets, exactly as it is to arrive.
+
+    It is in `memory`, or stands at `offset` of an open file, which is the carrier's to close. With a `stamp` that file
+    is one of the user's, and must not have changed when the last octet goes out. `check`, called once, in any thread,
+    before anything is sent, gives the verdict that holds if the place takes it, or another when it is not to be sent.
+    """
+
+    arrival: Arrival
+    size: int
+    memory: bytes | bytearray | None = None
+    descriptor: int = -1
+    offset: int = 0
+    stamp: Stamp | None = None
+    check: "Callable[[], Landed] | None" = None
+
+
+class Stores(Protocol):
+    """A place that takes instances."""
+
+    def is_ready_for(self, arrival: Arrival) -> bool:
+        """Whether `store` could begin at once, as far as is known."""
+
+    async def prepare(self, arrivals: Sequence[Arrival]) -> None:
+        """Makes ready for instances like these; where that is not possible for all, the first ones matter most.
+
+        Raises PeerError.
+        """
+
+    async def store(self, parcel: Parcel) -> Ending:
+        """Delivers one instance: the place's word on it. `may_pass` says whether trying again may help.
+
+        Raises Refused when the place does not take such instances, PeerError, LocalTrouble when the file cannot be
+        read or has changed.
+        """
+
+
 class Session(Finds, Fetches, Protocol):
     """One conversation with a place; for one task, one call at a time."""
 
     async def rest(self) -> None:
         """Lets go of what the place gives to one at a time; the next call takes it again."""
+
+
+class Holds(Session, Stores, Protocol):
+    """One conversation with a place that can be asked, and gives and takes instances."""
+
+
+class Store(Protocol):
+    """A remote place to deliver things to. `name` is how messages and records call it."""
+
+    @property
+    def name(self) -> str: ...
+
+    def session(self) -> AbstractAsyncContextManager[Holds]:
+        """A conversation, ended in an orderly way. Several may be open at once."""
 
 
 class Source(Protocol):
@@ -262,10 +317,11 @@ class Catalogue(Protocol):
 
 
 class Expected(Struct, frozen=True, kw_only=True):
-    """What an instance must turn out to be; "" where that is not known."""
+    """What an instance must turn out to be; "" where that is not known. `is_second`: its UID has come before."""
 
     study_uid: str = ""
     series_uid: str = ""
+    is_second: bool = False
 
 
 LandedAs = Literal["stored", "present", "conflict", "failed"]
@@ -276,8 +332,9 @@ class Landed(Struct, frozen=True, kw_only=True):
 
     `path` is relative to the destination. `arrival` has lost its origin where that file is the one that stands there,
     so that it must stay. `reason` is a word for programs, `message` one for people, without patient data.
-    `trouble` is set when the machine is to blame, so that the run should end. `digest` is of the whole file as
-    written; that of a file that was present is not known. `content` is of the data set, which is the same for both.
+    `trouble` is set when the destination takes no more. `digest` is of the whole file as written; that of a file that
+    was present is not known. `content` is of the data set, which is the same for both. `status` is what a remote place
+    answered, where it was not plain success; `may_pass`: trying again may help.
     """
 
     arrival: Arrival
@@ -294,7 +351,9 @@ class Landed(Struct, frozen=True, kw_only=True):
     mtime_ns: int = 0
     reason: str = ""
     message: str = ""
-    trouble: LocalTrouble | None = None
+    status: int = 0
+    may_pass: bool = False
+    trouble: DcmsyncError | None = None
 
 
 class Job(Protocol):
@@ -311,11 +370,11 @@ JobT = TypeVar("JobT", bound=Job)
 JobT_contra = TypeVar("JobT_contra", bound=Job, contravariant=True)
 
 
-class Destination(Protocol[JobT_contra]):
-    """A place where instances land. What `receive` gives hands its job to whoever set the destination up.
+class Takes(Protocol):
+    """What instances are handed to. What `receive` gives hands its job to whoever set this up.
 
-    Verdicts are durable as soon as they are given, unless the place `is_made_at_once`: then only `commit` makes them
-    so, all together.
+    Verdicts hold as soon as they are given, unless the place `is_made_at_once`: then only `commit` makes them so, all
+    together.
     """
 
     @property
@@ -324,14 +383,18 @@ class Destination(Protocol[JobT_contra]):
     def receive(self, arrival: Arrival, expected: Expected = ...) -> Sink | int:
         """A sink for an instance, or the status to refuse it with."""
 
-    def land_many(self, jobs: Sequence[JobT_contra]) -> list[Landed]:
-        """Lands jobs, in a worker thread; gives the verdicts, in order, when every one of them is durable."""
-
-    def abandon(self, job: JobT_contra) -> None:
-        """Lets go of a job that is not to land."""
-
     def commit(self) -> None:
         """Makes everything that landed durable, in a worker thread; called once, last, if all may stay.
 
         Raises LocalTrouble: then nothing of it is there. A place that is not made at once has nothing left to do.
         """
+
+
+class Destination(Takes, Protocol[JobT_contra]):
+    """A place on this machine where instances land, durably."""
+
+    def land_many(self, jobs: Sequence[JobT_contra]) -> list[Landed]:
+        """Lands jobs, in a worker thread; gives the verdicts, in order, when every one of them is durable."""
+
+    def abandon(self, job: JobT_contra) -> None:
+        """Lets go of a job that is not to land."""

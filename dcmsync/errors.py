@@ -4,14 +4,17 @@
     ├── UsageError                   2  the command line, the config, a locator
     ├── InputError                   6  a record stream that is broken or incomplete
     ├── LocalTrouble                 7  disk full, unwritable, locked
+    ├── DestinationLost              *  a destination takes no more, for a reason that has a status of its own
     ├── LocalProtocolError          70  we asked our own engine for what the standard forbids
     └── PeerError                    4  something about the other side
         ├── Unreachable              5  no connection, or no such host
         ├── Rejected                 5  A-ASSOCIATE-RJ, or no context accepted
+        │   └── Insecure             5  no TLS as it is asked for, or a certificate that is not accepted
         ├── Stalled                  4  a deadline passed
         ├── Disconnected             4  A-ABORT, or the socket closed too early
         ├── RemoteProtocolError      4  the peer broke the standard
         └── Refused                  3  a DIMSE status of the failure class
+            └── OutOfResources       4  one that says "not now", again and again
 
 One thing failing is an outcome record; the run failing is one of these. Messages say what happened, to which
 thing, and what to do next; none of them carries patient data.
@@ -94,6 +97,16 @@ class LocalTrouble(DcmsyncError):
     reason = "local"
 
 
+class DestinationLost(DcmsyncError):
+    """A destination takes no more; `cause` says why. Not a PeerError: what is being retrieved is not to blame."""
+
+    def __init__(self, cause: DcmsyncError) -> None:
+        super().__init__(cause.message, advice=cause.advice)
+        self.cause = cause
+        self.exit_status = cause.exit_status
+        self.reason = cause.reason
+
+
 class LocalProtocolError(DcmsyncError):
     """Our own code asked the wire engine for something the standard forbids. Always a bug."""
 
@@ -125,6 +138,12 @@ class Rejected(PeerError):
         self.transient = transient
 
 
+class Insecure(Rejected):
+    """TLS could not be agreed on as it is asked for, or a certificate is not accepted."""
+
+    reason = "tls"
+
+
 class Stalled(PeerError):
     """A deadline passed without progress; the socket is closed."""
 
@@ -152,6 +171,12 @@ class Refused(PeerError):
     def __init__(self, message: str, *, status: int, advice: str | None = None) -> None:
         super().__init__(message, advice=advice)
         self.status = status
+
+
+class OutOfResources(Refused):
+    """The peer has no room, and had none however often it was asked (0xA7xx)."""
+
+    exit_status = ExitStatus.RETRY
 
 
 _TROUBLE = {

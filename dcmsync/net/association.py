@@ -13,12 +13,12 @@ from contextlib import aclosing, asynccontextmanager
 import anyio
 from msgspec import Struct
 
-from dcmsync.contract import Arrival, Receiver
+from dcmsync.contract import Parcel, Receiver
 from dcmsync.errors import DcmsyncError, Disconnected, PeerError, Rejected, RemoteProtocolError
 from dcmsync.net.arrivals import Arrivals
 from dcmsync.net.channel import Begun, Channel, Gathered, Limits, ReleasedByPeer
-from dcmsync.net.departures import send_file
 from dcmsync.net.patience import Guard, Watch
+from dcmsync.net.storing import Storing
 from dcmsync.net.stream import Stream, connect
 from dcmsync.wire.dimse import command as commands
 from dcmsync.wire.dimse import operations
@@ -121,6 +121,7 @@ class Association:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._guard = channel.stream.guard
+        self._storing: Storing | None = None
         self._last_id = 0
 
     @property
@@ -215,23 +216,10 @@ class Association:
             operations.move(message_id or self._next_id(), sop_class_uid, destination_ae), encode, None
         )
 
-    async def store(self, arrival: Arrival, file_descriptor: int, offset: int, octets: int) -> Answer:
-        """C-STORE of the data set that stands at `offset` in an open file, `octets` long: the peer's answer.
-
-        Raises Rejected when no accepted context fits, PeerError, LocalTrouble when the file ends early.
-        """
-        context = self.context_for(arrival.sop_class_uid, arrival.transfer_syntax_uid)
-        conversation = operations.store(self._next_id(), arrival.sop_class_uid, arrival.sop_instance_uid)
-        self._guard.arm()
-        try:
-            await send_file(self._channel, context.context_id, conversation.request, file_descriptor, offset, octets)
-            final: Answer | None = None
-            async for answer in self._answers(context, conversation, None):
-                final = answer
-        finally:
-            self._guard.disarm()
-        assert final is not None  # `_answers` ends with the final one, or raises
-        return final
+    async def store(self, parcel: Parcel) -> commands.Command:
+        """C-STORE: the peer's answer. Raises as Storing.store does."""
+        self._storing = self._storing or Storing(self._channel)
+        return await self._storing.store(parcel, self._next_id())
 
     async def _retrieve(
         self, conversation: operations.Conversation, encode: Callable[[str], bytes], arrivals: Arrivals | None

@@ -25,12 +25,22 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from msgspec import Struct
 
 from dcmsync.contract import JobT, Origin, Session, Source
-from dcmsync.errors import ExitStatus, InputError, LocalTrouble, PeerError, Rejected, UsageError
+from dcmsync.errors import (
+    DcmsyncError,
+    DestinationLost,
+    ExitStatus,
+    InputError,
+    LocalTrouble,
+    PeerError,
+    Rejected,
+    UsageError,
+)
 from dcmsync.records.model import Outcome
 from dcmsync.transfer import retry
 from dcmsync.transfer.consignment import Consignment, Proof
 from dcmsync.transfer.expansion import Expansion, Trust
 from dcmsync.transfer.ledger import Ledger
+from dcmsync.transfer.proving import prove
 from dcmsync.transfer.retrieval import Retrieval
 from dcmsync.transfer.target import Target
 from dcmsync.transfer.works import Work
@@ -96,7 +106,7 @@ class Pull(Generic[JobT]):
         self._sources: dict[str, Source] = {}
 
     @property
-    def troubles(self) -> dict[str, LocalTrouble]:
+    def troubles(self) -> dict[str, DcmsyncError]:
         """The targets that took no more, by name, and why."""
         return {target.name: target.trouble for target in self._targets if target.trouble is not None}
 
@@ -224,9 +234,7 @@ class Pull(Generic[JobT]):
                     if source.name not in retrievals:
                         session = await stack.enter_async_context(source.session())
                         retrievals[source.name] = Retrieval(session, self._targets)
-                    async with self._limiter(consignment.source):
-                        goes_on = await self._carry_out(consignment, retrievals[source.name])
-                    if not goes_on:
+                    if not await self._deliver(consignment, retrievals[source.name]):
                         return
                 consignment.finished = True
                 self._flush()
@@ -247,6 +255,17 @@ class Pull(Generic[JobT]):
                 self._order.remove(consignment)
             else:
                 yield consignment
+
+    async def _deliver(self, consignment: Consignment, retrieval: Retrieval[JobT]) -> bool:
+        """Retrieves one series, and has it proven; what is not there after all is sent once more. False as below."""
+        for is_last in (False, True):
+            async with self._limiter(consignment.source):
+                if not await self._carry_out(consignment, retrieval):
+                    return False
+            await prove(consignment, self._targets, is_last=is_last)
+            if not consignment.lacking:
+                break
+        return True
 
     async def _carry_out(self, consignment: Consignment, retrieval: Retrieval[JobT]) -> bool:
         """Retrieves one series. False when the node allows no further association, so that this task had better end."""
@@ -272,6 +291,9 @@ class Pull(Generic[JobT]):
             except LocalTrouble as trouble:
                 consignment.fail_rest(trouble)
                 return True
+            except DestinationLost as lost:
+                consignment.fail_rest(lost.cause)
+                return True
             except PeerError as error:
                 self._breaker.trip(consignment.source, error, anyio.current_time())
                 consignment.fail_rest(error)
@@ -287,9 +309,9 @@ class Pull(Generic[JobT]):
     async def _commit(self) -> None:
         """Makes durable what waits for it, or undoes it. What all targets have is then released by the sources."""
         for target in self._targets:
-            if target.is_made_at_once and target.destination is not None and target.trouble is None:
+            if target.is_made_at_once and target.takes is not None and target.trouble is None:
                 try:
-                    await anyio.to_thread.run_sync(target.destination.commit)
+                    await anyio.to_thread.run_sync(target.takes.commit)
                 except LocalTrouble as trouble:
                     target.give_up(trouble)
         for target in self._targets:

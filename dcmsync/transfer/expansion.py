@@ -6,12 +6,12 @@ Refuses to fetch. Knows nothing of tasks: one expansion at a time, over the sess
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
-from typing import Generic, Literal
+from typing import Generic, Literal, TypeVar
 
 from dcmsync.contract import Attributes, JobT, Level, Session
-from dcmsync.errors import LocalTrouble, PeerError, Refused
+from dcmsync.errors import DestinationLost, LocalTrouble, PeerError, Refused
 from dcmsync.plan.classes import likely
 from dcmsync.plan.levels import Query
 from dcmsync.transfer.consignment import Consignment
@@ -21,6 +21,7 @@ from dcmsync.transfer.target import Held, Target
 from dcmsync.transfer.works import Work
 
 Trust = Literal["counts", "uids", "content"]
+Answer = TypeVar("Answer")
 
 _WILD = frozenset("*?\\")
 _COUNTS = {Level.STUDY: "NumberOfStudyRelatedInstances", Level.SERIES: "NumberOfSeriesRelatedInstances"}
@@ -53,12 +54,12 @@ class Expansion(Generic[JobT]):
         inventory = Inventory(session, name=work.source, warn=self._warn)
         begun = self.consignment(work, work.attributes)
         try:
-            if self._counts_agree(begun, work):
+            if await self._counts_agree(begun, work):
                 yield begun
                 return
             for attributes in await self._series(work, inventory):
                 begun = self.consignment(work, attributes)
-                if work.level is Level.STUDY and self._counts_agree(begun, work):
+                if work.level is Level.STUDY and await self._counts_agree(begun, work):
                     yield begun
                     continue
                 await self._prepare(begun, inventory, group)
@@ -78,15 +79,18 @@ class Expansion(Generic[JobT]):
         names = [target.name for target in self._targets]
         return Consignment(source=work.source, destinations=names, attributes=attributes, dry_run=self._dry_run)
 
-    def _counts_agree(self, consignment: Consignment, work: Work) -> bool:
+    async def _counts_agree(self, consignment: Consignment, work: Work) -> bool:
         """Whether every target holds as many instances as the source says there are, and that is enough."""
         level = Level.SERIES if consignment.series_uid else Level.STUDY
         said = consignment.attributes.get(_COUNTS[level])
         if self._trust != "counts" or work.level is Level.INSTANCE or work.differs or not isinstance(said, int):
             return False
         uids = consignment.study_uid, consignment.series_uid
-        if not said or any(target.stock.count(*uids) != said for target in self._targets):
+        if not said:
             return False
+        for target in self._targets:
+            if target.trouble is not None or await self._asked(target, target.stock.count(*uids)) != said:
+                return False
         for ledger in consignment.ledgers:
             ledger.all_present(said)
         return True
@@ -121,11 +125,21 @@ class Expansion(Generic[JobT]):
             if not consignment.wanted:
                 raise Refused(f"{consignment.source}: the series is not there (any more)", status=0)
         for target, ledger in zip(self._targets, consignment.ledgers, strict=True):
-            held = target.stock.series(consignment.study_uid, consignment.series_uid)
+            if target.trouble is not None:
+                continue
+            held = await self._asked(target, target.stock.series(consignment.study_uid, consignment.series_uid)) or {}
             for uid in consignment.wanted if held else ():
                 differs = group[0].differs if differing is None else uid in differing
                 if uid in held and not differs and self._is_same(held[uid], contents.get(uid)):
                     ledger.present(uid, held[uid].path, held[uid].size)
+
+    async def _asked(self, target: Target[JobT], answer: Awaitable[Answer]) -> Answer | None:
+        """What a target says it holds; None when it cannot be reached, so that it takes no more."""
+        try:
+            return await answer
+        except DestinationLost as lost:
+            target.give_up(lost.cause)
+            return None
 
     def _is_same(self, held: Held, content: object) -> bool:
         """Whether what a target holds under the UID counts as the same instance."""

@@ -7,9 +7,10 @@ the series is done when each instance of its inventory is stored or present.
 from collections.abc import Iterator, Mapping
 
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from dcmsync.contract import Attributes, Ending, Landed
-from dcmsync.errors import DcmsyncError, ExitStatus, LocalTrouble
+from dcmsync.errors import DcmsyncError, ExitStatus, OutOfResources, Refused
 from dcmsync.records.model import LevelWord, Outcome, Result
 
 _TRY_AGAIN = frozenset(("stalled", "disconnected", "unreachable", "rejected", "missing", "local"))
@@ -39,6 +40,7 @@ class Ledger:
         self.destination = destination
         self._dry_run = dry_run
         self._outcomes: dict[str, Outcome] = {}
+        self._unproven: set[str] = set()
         self._failure: Outcome | None = None
         self._trusted: int | None = None
 
@@ -56,11 +58,38 @@ class Ledger:
         outcome = self._outcomes.get(sop_instance_uid)
         return outcome is not None and outcome.outcome in ("stored", "present")
 
+    @property
+    def unproven(self) -> dict[str, Outcome]:
+        """What was stored by the word of the destination, and nobody has proven yet; by SOP Instance UID."""
+        return {uid: self._outcomes[uid] for uid in self.wanted if uid in self._unproven}
+
+    def proven(self) -> None:
+        """All that is called stored is there."""
+        self._unproven.clear()
+
+    def take_back(self, sop_instance_uid: str) -> None:
+        """The destination said that it stored this instance, and does not have it: it lacks again."""
+        self._unproven.discard(sop_instance_uid)
+        del self._outcomes[sop_instance_uid]
+
+    def doubt(self, sop_instance_uid: str, message: str) -> None:
+        """The destination said that it stored this instance, and nobody can tell whether it did."""
+        self._unproven.discard(sop_instance_uid)
+        self._raise(ExitStatus.FAILED)
+        outcome = self._outcomes[sop_instance_uid]
+        self._outcomes[sop_instance_uid] = replace(outcome, reason="unproven", message=message)
+
+    def disprove(self, sop_instance_uid: str, reason: str, message: str) -> None:
+        """The destination said that it stored this instance, and it is not there, or is another."""
+        self._unproven.discard(sop_instance_uid)
+        self._raise(ExitStatus.FAILED)
+        self._note(sop_instance_uid, "failed", reason=reason, message=message, retry=False)
+
     def all_present(self, instances: int) -> None:
         """As many instances are there as the source says it has, and that is trusted."""
         self._trusted = instances
 
-    def undo(self, trouble: LocalTrouble) -> None:
+    def undo(self, trouble: DcmsyncError) -> None:
         """What was called stored is not there after all, because of `trouble`."""
         for uid, outcome in self._outcomes.items():
             if outcome.outcome == "stored" and not self._dry_run:
@@ -97,13 +126,17 @@ class Ledger:
                 common["content"] = f"xxh3:{verdict.content}"
             if verdict.reason:
                 common |= {"reason": verdict.reason, "message": verdict.message}
+            if verdict.outcome == "stored":
+                self._unproven.add(uid)
         else:
             common |= {"reason": verdict.reason, "message": verdict.message}
-            is_unfinished = verdict.outcome == "failed" and verdict.reason == "interrupted"
+            may_pass = verdict.may_pass or verdict.reason == "interrupted"
             if verdict.outcome == "failed":
-                common["retry"] = verdict.trouble is not None or is_unfinished
-            lasting = ExitStatus.RETRY if is_unfinished else ExitStatus.FAILED
-            self._raise(ExitStatus.LOCAL if verdict.trouble else lasting)
+                common["retry"] = verdict.trouble is not None or may_pass
+            lasting = ExitStatus.RETRY if may_pass and verdict.outcome == "failed" else ExitStatus.FAILED
+            self._raise(verdict.trouble.exit_status if verdict.trouble else lasting)
+        if verdict.status:
+            common["status"] = f"0x{verdict.status:04X}"
         self._note(uid, verdict.outcome, **common)
 
     def _twin_landed(self, verdict: Landed, earlier: Outcome) -> None:
@@ -112,7 +145,7 @@ class Ledger:
             return
         kept = "both are kept" if verdict.outcome == "stored" else "the first is kept"
         message = f"the source holds two instances of this UID with different content; {kept}"
-        self._raise(ExitStatus.LOCAL if verdict.trouble else ExitStatus.FAILED)
+        self._raise(verdict.trouble.exit_status if verdict.trouble else ExitStatus.FAILED)
         self._note(verdict.arrival.sop_instance_uid, "conflict", reason="twins", message=message, path=earlier.path)
 
     def refused(self, sop_instance_uid: str, message: str) -> None:
@@ -122,7 +155,9 @@ class Ledger:
 
     def fail_rest(self, error: DcmsyncError) -> None:
         """Everything that lacks failed, because of `error`; so did the series when its inventory is unknown."""
-        self._give_up(error.reason, str(error), error.exit_status, None)
+        status = f"0x{error.status:04X}" if isinstance(error, Refused) and error.status else None
+        retry = True if isinstance(error, OutOfResources) else None
+        self._give_up(error.reason, str(error), error.exit_status, status, retry=retry)
 
     def fail_one(self, sop_instance_uid: str, error: DcmsyncError) -> None:
         """One instance failed by itself, because of `error`."""
@@ -146,7 +181,7 @@ class Ledger:
         """
         for uid in self.wanted:
             outcome = self._outcomes.get(uid)
-            if outcome is not None and (itemize or outcome.outcome in ("failed", "conflict")):
+            if outcome is not None and (itemize or outcome.outcome in ("failed", "conflict") or _is_odd(outcome)):
                 yield outcome
         if self._failure is not None and not self.wanted:
             yield self._failure
@@ -166,9 +201,11 @@ class Ledger:
             if counts.get(result):
                 worst = result
         failed = [outcome for outcome in self._outcomes.values() if outcome.outcome == "failed"]
+        odd = failed or [outcome for outcome in self._outcomes.values() if _is_odd(outcome)]
         common: dict[str, object] = {str(result): count for result, count in counts.items()}
+        if odd:
+            common |= {"reason": odd[0].reason, "message": odd[0].message, "status": odd[0].status}
         if failed:
-            common |= {"reason": failed[0].reason, "message": failed[0].message, "status": failed[0].status}
             common["retry"] = any(outcome.retry is True for outcome in failed)
         return self._outcome("series", worst, instances=len(self.wanted), **common)
 
@@ -202,3 +239,8 @@ class Ledger:
 
     def _raise(self, status: ExitStatus) -> None:
         self.status = max(self.status, status)
+
+
+def _is_odd(outcome: Outcome) -> bool:
+    """Whether something is to be said of an instance that was stored all the same."""
+    return outcome.reason in ("unproven", "warning")

@@ -12,9 +12,10 @@ from random import random
 from typing import Generic
 
 import anyio
+from msgspec.structs import replace
 
 from dcmsync.contract import Arrival, Ask, Ending, Expected, JobT, Landed, Level, Session, Sink, Want
-from dcmsync.errors import LocalTrouble, PeerError, Stalled, Unreachable
+from dcmsync.errors import DcmsyncError, DestinationLost, LocalTrouble, PeerError, Stalled, Unreachable
 from dcmsync.plan.batch import batches
 from dcmsync.transfer import retry
 from dcmsync.transfer.consignment import Consignment
@@ -34,7 +35,7 @@ class Retrieval(Generic[JobT]):
         self._targets = targets
 
     async def run(self, consignment: Consignment) -> None:
-        """Gives every instance its verdict at every target, unless it raises PeerError or LocalTrouble first."""
+        """Gives every instance its verdict at every target. Else it raises PeerError, LocalTrouble, DestinationLost."""
         ending = Ending()
         stalls = 0
         for attempt in range(1, retry.ROUNDS + 1):
@@ -129,7 +130,7 @@ class Reception(Generic[JobT]):
         return taking[0][1] if len(self._parts) == 1 else _Fan(taking)
 
     async def room(self) -> None:
-        """Waits for the disks that are behind. Raises LocalTrouble when all are beyond hope."""
+        """Waits for the targets that are behind. Raises LocalTrouble, DestinationLost when all are beyond hope."""
         for part in self._parts:
             if part.trouble is None:
                 await part.room()
@@ -141,7 +142,7 @@ class Reception(Generic[JobT]):
             await part.settle()
 
     def check(self) -> None:
-        """Fails what lacks at targets in trouble. Raises LocalTrouble when that is all of them."""
+        """Fails what lacks at targets in trouble. Raises LocalTrouble, DestinationLost when that is all of them."""
         for part in self._parts:
             if part.trouble is not None:
                 part.target.give_up(part.trouble)
@@ -151,23 +152,24 @@ class Reception(Generic[JobT]):
     def _check_all(self) -> None:
         troubles = [part.trouble for part in self._parts]
         if all(troubles) and troubles[0] is not None:
-            raise troubles[0]
+            raise DestinationLost(troubles[0]) if isinstance(troubles[0], PeerError) else troubles[0]
 
 
 class Receiving(Generic[JobT]):
     """What one target takes of one retrieval."""
 
     def __init__(self, consignment: Consignment, ledger: Ledger, target: Target[JobT]) -> None:
-        assert target.destination is not None
+        assert target.takes is not None
         self.ledger = ledger
         self.target = target
-        self.trouble = target.trouble
+        self.trouble: DcmsyncError | None = target.trouble
         self._consignment = consignment
-        self._destination = target.destination
+        self._takes = target.takes
         self._came: Counter[str] = Counter()  # how often each UID came
         self._flying: Counter[str] = Counter()  # those whose verdict is still to come
         self._settled = anyio.Event()
         self._expected = Expected(study_uid=ledger.study_uid, series_uid=ledger.series_uid)
+        self._second = replace(self._expected, is_second=True)
 
     def receive(self, arrival: Arrival) -> Sink | int:
         """A sink for what is wanted and lacking; a status for anything else."""
@@ -177,7 +179,7 @@ class Receiving(Generic[JobT]):
         is_new = uid not in self.target.awaited and self.ledger.lacks(uid)
         if not is_new and self._came[uid] != 1:  # a second one is looked at: it may be another; a third is not
             return _NOT_ASKED_FOR
-        sink = self._destination.receive(arrival, self._expected)
+        sink = self._takes.receive(arrival, self._expected if is_new else self._second)
         if isinstance(sink, int):
             self.ledger.refused(uid, "its UIDs are longer than the standard allows")
             return sink
@@ -187,8 +189,8 @@ class Receiving(Generic[JobT]):
         return _Watched(sink, self, uid)
 
     async def room(self) -> None:
-        """Waits for the disk, when it is behind."""
-        await self.target.lander.room()
+        """Waits for the target, when it is behind."""
+        await self.target.carrier.room()
 
     def landed(self, verdict: Landed) -> None:
         """One of ours has its verdict."""

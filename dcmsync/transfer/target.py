@@ -1,6 +1,6 @@
-"""One destination of a run: what it holds already, the way to its disk, and whether it still takes anything.
+"""One destination of a run: what it holds already, the way there, and whether it still takes anything.
 
-Owns the lander and the verdicts that are waited for. Refuses to know what kind of place it is.
+Owns who carries jobs there and the verdicts that are waited for. Refuses to know what kind of place it is.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from typing import Generic, Protocol
 from anyio.abc import TaskGroup
 from msgspec import Struct
 
-from dcmsync.contract import Ask, Catalogue, Destination, JobT, Landed, Level
-from dcmsync.errors import LocalTrouble
+from dcmsync.contract import Ask, Catalogue, Destination, JobT, JobT_contra, Landed, Level, Takes
+from dcmsync.errors import DcmsyncError, LocalTrouble
 from dcmsync.transfer.lander import Lander
+from dcmsync.transfer.ledger import Ledger
 
 
 class Held(Struct, frozen=True):
@@ -25,24 +26,65 @@ class Held(Struct, frozen=True):
 
 
 class Stock(Protocol):
-    """What a destination holds."""
+    """What a destination holds. Raises DestinationLost when it cannot be reached."""
 
-    def series(self, study_uid: str, series_uid: str) -> Mapping[str, Held]:
+    async def series(self, study_uid: str, series_uid: str) -> Mapping[str, Held]:
         """The whole instances of one series, by SOP Instance UID."""
 
-    def count(self, study_uid: str, series_uid: str) -> int:
-        """How many whole instances there are of a series, or for "" of a whole study."""
+    async def count(self, study_uid: str, series_uid: str) -> int | None:
+        """How many whole instances there are of a series, or for "" of a whole study; None when nobody knows."""
+
+
+class Findings(Struct, frozen=True, kw_only=True):
+    """What looking at the destination brought, of instances that it said to have stored; those not named are proven.
+
+    By SOP Instance UID, and why in words: `missing` are not there, `differing` not the same, `unproven` nobody can say.
+    """
+
+    missing: Mapping[str, str] = {}
+    differing: Mapping[str, str] = {}
+    unproven: Mapping[str, str] = {}
+
+
+class Prover(Protocol):
+    """Sees whether a destination has what it said to have stored."""
+
+    async def prove(self, ledger: Ledger) -> Findings:
+        """Looks for all that `ledger.unproven` names. Raises LocalTrouble; a peer's failure leaves things unproven."""
+
+
+class Carrier(Protocol[JobT_contra]):
+    """Takes jobs to a destination, and gives each its verdict; memory stays bounded."""
+
+    def take(self, job: JobT_contra) -> None:
+        """A job has arrived whole."""
+
+    async def room(self) -> None:
+        """Returns when there is room for more."""
+
+    def start(self, tasks: TaskGroup) -> None:
+        """Begins."""
+
+    def stop(self) -> None:
+        """Ends once nothing waits."""
+
+    def abandon(self) -> None:
+        """Gives up what waits; each gets its verdict."""
+
+
+Carry = Callable[[Callable[[Landed], None]], Carrier[JobT]]
+"""Makes the carrier, which tells each verdict."""
 
 
 class Nothing:
     """The stock of a place whose contents do not count."""
 
-    def series(self, study_uid: str, series_uid: str) -> Mapping[str, Held]:
+    async def series(self, study_uid: str, series_uid: str) -> Mapping[str, Held]:
         """Nothing."""
         return {}
 
-    def count(self, study_uid: str, series_uid: str) -> int:
-        """None."""
+    async def count(self, study_uid: str, series_uid: str) -> int | None:
+        """None of it counts."""
         return 0
 
 
@@ -52,7 +94,7 @@ class Catalogued:
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
 
-    def series(self, study_uid: str, series_uid: str) -> Mapping[str, Held]:
+    async def series(self, study_uid: str, series_uid: str) -> Mapping[str, Held]:
         """The whole instances; of an instance that is there twice, the first by path."""
         held: dict[str, Held] = {}
         try:
@@ -62,7 +104,7 @@ class Catalogued:
             return {}
         return held
 
-    def count(self, study_uid: str, series_uid: str) -> int:
+    async def count(self, study_uid: str, series_uid: str) -> int | None:
         """As the catalogue counts."""
         level = Level.SERIES if series_uid else Level.STUDY
         keys = {"StudyInstanceUID": study_uid, **({"SeriesInstanceUID": series_uid} if series_uid else {})}
@@ -83,8 +125,9 @@ class Waits(Protocol):
 
 
 class Target(Generic[JobT]):
-    """One destination. `name` is what outcomes call it; without a `destination` nothing can land (a dry run).
+    """One destination. `name` is what outcomes call it; without a `destination` nothing can arrive (a dry run).
 
+    Jobs land by a Lander, unless `carry` makes another carrier. `prover`, where there is one, sees to it afterwards.
     `awaited`: SOP Instance UID -> who took it and waits for its verdict. `trouble`: why it takes no more.
     """
 
@@ -92,40 +135,54 @@ class Target(Generic[JobT]):
         self.name = name
         self.stock = stock
         self.destination: Destination[JobT] | None = None
+        self.prover: Prover | None = None
         self.awaited: dict[str, Waits] = {}
-        self.trouble: LocalTrouble | None = None
-        self._lander: Lander[JobT] | None = None
+        self.trouble: DcmsyncError | None = None
+        self._remote: tuple[Takes, Carry[JobT]] | None = None
+        self._carrier: Carrier[JobT] | None = None
         self._advance: Callable[[int, int], None] = _ignore
+
+    def deliver(self, takes: Takes, carry: Carry[JobT]) -> None:
+        """What comes is handed to `takes`, and taken there by what `carry` makes."""
+        self._remote = takes, carry
+
+    @property
+    def takes(self) -> Takes | None:
+        """What instances are handed to; None in a dry run."""
+        return self._remote[0] if self._remote is not None else self.destination
 
     @property
     def is_made_at_once(self) -> bool:
         """Whether no verdict counts before `commit`."""
-        return self.destination is not None and self.destination.is_made_at_once
+        return self.takes is not None and self.takes.is_made_at_once
 
     @property
-    def lander(self) -> Lander[JobT]:
-        """Where its jobs wait."""
-        assert self._lander is not None
-        return self._lander
+    def carrier(self) -> Carrier[JobT]:
+        """Who takes its jobs there."""
+        assert self._carrier is not None
+        return self._carrier
 
     def completed(self, job: JobT) -> None:
         """An instance has arrived whole: the sinks of the destination say so."""
-        self.lander.take(job)
+        self.carrier.take(job)
 
     def start(self, tasks: TaskGroup, advance: Callable[[int, int], None]) -> None:
-        """Begins to land. `advance` hears of each verdict: one instance, and its octets."""
+        """Begins. `advance` hears of each verdict: one instance, and its octets."""
         self._advance = advance
-        if self.destination is not None:
-            self._lander = Lander(self.destination, self._landed)
-            self._lander.start(tasks)
+        if self._remote is not None:
+            self._carrier = self._remote[1](self._landed)
+        elif self.destination is not None:
+            self._carrier = Lander(self.destination, self._landed)
+        if self._carrier is not None:
+            self._carrier.start(tasks)
 
     def stop(self) -> None:
         """Lets go of what waits, and ends."""
-        if self._lander is not None:
-            self._lander.abandon()
-            self._lander.stop()
+        if self._carrier is not None:
+            self._carrier.abandon()
+            self._carrier.stop()
 
-    def give_up(self, trouble: LocalTrouble) -> None:
+    def give_up(self, trouble: DcmsyncError) -> None:
         """Takes nothing more, because of `trouble`."""
         self.trouble = self.trouble or trouble
 

@@ -59,11 +59,11 @@ class Stock:
     def __init__(self, held: Mapping[str, Mapping[str, Held]]) -> None:
         self._held = held
 
-    def series(self, study_uid: str, series_uid: str) -> Mapping[str, Held]:
+    async def series(self, study_uid: str, series_uid: str) -> Mapping[str, Held]:
         return self._held.get(series_uid, {})
 
-    def count(self, study_uid: str, series_uid: str) -> int:
-        return len(self.series(study_uid, series_uid)) if series_uid else sum(map(len, self._held.values()))
+    async def count(self, study_uid: str, series_uid: str) -> int:
+        return len(await self.series(study_uid, series_uid)) if series_uid else sum(map(len, self._held.values()))
 
 
 def target_of(shelf: Shelf | None, name: str = "SHELF", held: Mapping[str, Mapping[str, Held]] | None = None) -> Any:

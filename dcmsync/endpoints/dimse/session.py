@@ -1,4 +1,4 @@
-"""One conversation with a DIMSE node: C-FIND, C-GET and C-MOVE as the promises of `contract.py` (PS3.4 Annex A, C).
+"""One conversation with a DIMSE node: C-FIND, C-GET, C-MOVE, C-STORE as the promises of `contract.py` (PS3.4 A, B, C).
 
 Owns which presentation contexts an association needs, and keeps one association open as long as it serves. Refuses to
 decide what to ask or whether what came is enough; judges no instance. Queries are strictly hierarchical.
@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
-from dcmsync.contract import Arrival, Ask, Attributes, Ending, Level, Receiver, Sink, Want
+from dcmsync.contract import Arrival, Ask, Attributes, Ending, Level, Parcel, Receiver, Sink, Want
 from dcmsync.endpoints.dimse.moving import Mover
+from dcmsync.endpoints.dimse.storing import Kind, ending_of, kind_of, kinds_of
 from dcmsync.errors import PeerError, Refused, Rejected, RemoteProtocolError
 from dcmsync.net.association import Answer, Association, Peer, associate
 from dcmsync.net.channel import Limits
@@ -31,7 +32,7 @@ _GET_IS_NOT_OFFERED = frozenset((status.REFUSED_CLASS, status.UNRECOGNISED_OPERA
 
 
 class Session:
-    """Satisfies Finds and Fetches with one association at a time. `quirks` are those of its node."""
+    """Satisfies contract.Holds with one association at a time. `quirks` are those of its node."""
 
     def __init__(self, peer: Peer, limits: Limits, watch: Watch, mover: Mover, quirks: Quirks) -> None:
         self.quirks = quirks
@@ -43,6 +44,7 @@ class Session:
         self._association: Association | None = None
         self._pairs: frozenset[tuple[str, str]] = frozenset()
         self._moves = False
+        self._stored: frozenset[Kind] = frozenset()
 
     async def find(self, ask: Ask) -> AsyncGenerator[Attributes | Ending, None]:
         """One C-FIND of the Study Root model; see `contract.Finds`.
@@ -52,8 +54,10 @@ class Session:
         keys = {**dict.fromkeys(ask.wanted, ""), **ask.keys}
         wanted = frozenset(dataset.tag_of(keyword) for keyword in keys)
         seen: set[int] = set()
+        association = await self._ready()
+        if not association.accepts(operations.STUDY_ROOT_FIND):
+            raise Rejected(f"{self._peer.name}: the peer accepts no presentation context for C-FIND")
         try:
-            association = await self._ready()
             answers = association.find(
                 operations.STUDY_ROOT_FIND,
                 lambda syntax: self._encoded(keys, ask.level, syntax),
@@ -102,6 +106,32 @@ class Session:
         except BaseException:
             await self.drop(failed=True)
             raise
+
+    def is_ready_for(self, arrival: Arrival) -> bool:
+        """Whether the association that is open was asked for such instances, whatever the peer said."""
+        return kind_of(arrival) in self._stored and self._association is not None and self._association.is_open
+
+    async def prepare(self, arrivals: Sequence[Arrival]) -> None:
+        """An association with a context for each kind of instance, as many as fit, and for C-FIND."""
+        await self.drop()
+        moves = self._mover.via == "move"
+        kinds = kinds_of(arrivals, 1 + moves)
+        self._association = await self._open(kinds, moves=moves, stores=True)
+        self._pairs, self._moves, self._stored = frozenset(), moves, frozenset(kinds)
+
+    async def store(self, parcel: Parcel) -> Ending:
+        """C-STORE on the association that is open; see `contract.Stores`."""
+        if not self.is_ready_for(parcel.arrival):
+            await self.prepare([parcel.arrival])
+        assert self._association is not None
+        try:
+            answer = await self._association.store(parcel)
+        except Refused:
+            raise
+        except BaseException:
+            await self.drop(failed=True)
+            raise
+        return ending_of(answer, self._peer.name)
 
     def _encoded(self, keys: Mapping[str, str], level: Level, syntax: str) -> bytes:
         return dataset.encode_identifier(keys, _WORDS[level], syntax, character_set=self.quirks.charset)
@@ -170,6 +200,7 @@ class Session:
     async def drop(self, *, failed: bool = False) -> None:
         """Ends the association that is open, if any: released, or aborted when it failed."""
         association, self._association = self._association, None
+        self._stored = frozenset()
         if association is not None:
             stack, self._stack = self._stack, AsyncExitStack()
             if failed:
@@ -193,12 +224,16 @@ class Session:
             self._pairs, self._moves = frozenset(pairs), moves
         return self._association
 
-    async def _open(self, pairs: Sequence[tuple[str, str]], *, moves: bool) -> Association:
+    async def _open(
+        self, pairs: Sequence[tuple[str, str]], *, moves: bool, stores: bool = False
+    ) -> Association:
         proposed = [ProposedContext(1, operations.STUDY_ROOT_FIND, QUERY_SYNTAXES)]
         roles = []
         if moves:
             proposed.append(ProposedContext(3, operations.STUDY_ROOT_MOVE, QUERY_SYNTAXES))
-        elif pairs:
+        if stores:
+            proposed += contexts.propose(pairs, first_id=2 * len(proposed) + 1)
+        elif pairs and not moves:
             proposed.append(ProposedContext(3, operations.STUDY_ROOT_GET, QUERY_SYNTAXES))
             proposed += contexts.propose(pairs, first_id=5)
             roles = [Role(uid, scu=False, scp=True) for uid in dict.fromkeys(pair[0] for pair in pairs)]

@@ -1,0 +1,363 @@
+"""What takes parcels to a remote destination: parcels come in, verdicts come out, memory stays bounded.
+
+Theory of operation. Sinks finish in the event loop and put their parcel here. Up to as many senders as the fleet allows
+send what waits, each over a session of its own; a further one begins when more waits than the others can take soon. A
+sender makes its session ready before it takes a parcel, so that a place that lets only one association in keeps no
+parcel waiting; it prefers parcels that its association can carry, and gives its session back when a question waits.
+
+Two levels of trying again. A parcel that is refused for now (0xA7xx) is tried again after a pause in which nothing is
+sent, for the place is short of something. One whose association breaks is tried again on another. One that breaks two
+is poison: it is tried last, when nothing else waits, on an association of its own, and fails if that breaks too. When
+association after association breaks, or the place is out of resources however long the pause, or cannot be reached,
+it is given up: all that waits fails, and so does all that comes.
+
+`room` keeps sources waiting while more is in flight than allowed: octets in memory or in files of ours, and open files.
+One thread of control: no locks.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, deque
+from collections.abc import Callable
+from random import random
+
+import anyio
+import anyio.abc
+import anyio.to_thread
+from msgspec import Struct
+from msgspec.structs import replace
+
+from dcmsync.contract import Arrival, Ending, Holds, Landed, Parcel
+from dcmsync.errors import (
+    DcmsyncError,
+    LocalTrouble,
+    OutOfResources,
+    PeerError,
+    Refused,
+    Rejected,
+    Stalled,
+    Unreachable,
+)
+from dcmsync.transfer import retry
+from dcmsync.transfer.fleet import Fleet
+
+QUICK_OCTETS = 64 << 10  # a parcel up to this size is looked at in the event loop
+_LOOK_AHEAD = 64  # how far a sender looks for a parcel that its association can carry
+_OVERTAKEN = 1000  # how often a parcel may be overtaken
+_KINDS = 1000  # pairs of SOP class and transfer syntax that are remembered
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """How much may be in flight, and how patient to be."""
+
+    octets: int = 64 << 20  # in memory, or in files of ours
+    parcels: int = 128  # each may be an open file
+    tries: int = 5  # of a parcel that is refused for now
+    refusals: int = 9  # in a row, before the place is given up: half a minute
+    breaks: int = 30  # associations that broke in a row, likewise
+    calls: int = retry.PATIENCE  # of a place that was there, and cannot be reached
+
+
+class Courier:
+    """Sends parcels over the sessions of a fleet. `landed` hears each verdict, in the event loop."""
+
+    def __init__(self, fleet: Fleet, landed: Callable[[Landed], None], settings: Settings = Settings()) -> None:  # noqa: B008 - frozen
+        self._fleet = fleet
+        self._landed = landed
+        self._settings = settings
+        self._tasks: anyio.abc.TaskGroup | None = None
+        self._waiting: deque[Parcel] = deque()
+        self._poison: deque[Parcel] = deque()
+        self._idle: list[anyio.Event] = []
+        self._senders: set[anyio.CancelScope] = set()
+        self._kinds: dict[tuple[str, str], Arrival] = {}  # what has come, the latest last
+        self._in_flight_octets = 0
+        self._in_flight_parcels = 0
+        self._less: anyio.Event | None = None
+        self._breaks_of: Counter[str] = Counter()
+        self._tries_of: Counter[str] = Counter()
+        self._breaks = self._refusals = self._calls = self._overtaken = 0
+        self._calm_at = 0.0
+        self._carrying = 0  # senders that have an association
+        self._trouble: DcmsyncError | None = None
+
+    # For who has parcels
+
+    def take(self, parcel: Parcel) -> None:
+        """A parcel has arrived whole."""
+        self._in_flight_parcels += 1
+        self._in_flight_octets += 0 if parcel.stamp is not None else parcel.size
+        kind = parcel.arrival.sop_class_uid, parcel.arrival.transfer_syntax_uid
+        if kind not in self._kinds:
+            self._kinds[kind] = parcel.arrival
+            if len(self._kinds) > _KINDS:
+                del self._kinds[next(iter(self._kinds))]
+        if self._trouble is not None:
+            self._fail(parcel, self._trouble)
+            return
+        self._waiting.append(parcel)
+        self._call()
+
+    async def room(self) -> None:
+        """Returns when there is room for more."""
+        if not self._is_full(1):
+            return
+        while self._is_full(2):  # to wake for each parcel that leaves would cost more than it is worth
+            self._less = self._less or anyio.Event()
+            await self._less.wait()
+
+    async def settle(self) -> None:
+        """Returns when everything that came has its verdict."""
+        while self._in_flight_parcels:
+            self._less = self._less or anyio.Event()
+            await self._less.wait()
+
+    def start(self, tasks: anyio.abc.TaskGroup) -> None:
+        """Begins to send."""
+        self._tasks = tasks
+
+    def stop(self) -> None:
+        """Ends the senders. Nothing is in flight, or the run is being aborted."""
+        self._tasks = None
+        for scope in list(self._senders):
+            scope.cancel()
+
+    def abandon(self) -> None:
+        """Lets go of what waits, without sending it."""
+        while self._waiting or self._poison:
+            parcel = (self._waiting or self._poison).popleft()
+            self._done(parcel, _lost(parcel.arrival))
+
+    # Senders
+
+    def _call(self) -> None:
+        """Has somebody see to what waits."""
+        if self._idle:
+            self._idle.pop().set()
+        elif self._tasks is not None and self._wants_more(len(self._senders)):
+            scope = anyio.CancelScope()
+            self._senders.add(scope)
+            self._tasks.start_soon(self._send, scope)
+
+    def _wants_more(self, senders: int) -> bool:
+        """Whether one more sender would be of use, and is allowed."""
+        return not senders or (senders < self._fleet.most and len(self._waiting) > 2 * senders)
+
+    async def _send(self, scope: anyio.CancelScope) -> None:
+        """One sender."""
+        try:
+            with scope:
+                while await self._has_work():
+                    session = await self._fleet.take()
+                    try:
+                        goes_on = await self._send_over(session)
+                    finally:
+                        self._fleet.give(session)
+                    if not goes_on:
+                        return
+        finally:
+            self._senders.discard(scope)
+            if not self._senders and (self._waiting or self._poison):
+                self._call()
+
+    async def _has_work(self) -> bool:
+        while not (self._waiting or self._poison):
+            come = anyio.Event()
+            self._idle.append(come)
+            try:
+                await come.wait()
+            finally:
+                if come in self._idle:
+                    self._idle.remove(come)
+        return True
+
+    async def _send_over(self, session: Holds) -> bool:
+        """Sends while there is something to send, and nobody else needs the session. False to send no more."""
+        is_carrying = False
+        try:
+            while (self._waiting or self._poison) and not self._fleet.is_wanted:
+                if self._calm_at:
+                    await self._be_calm()
+                    continue
+                if not self._waiting:
+                    await session.rest()  # poison is tried alone
+                head = (self._waiting or self._poison)[0]
+                if not session.is_ready_for(head.arrival) and self._ready_ahead(session) is None:
+                    self._carrying -= is_carrying
+                    is_carrying = False
+                    if not await self._prepare(session, head.arrival):
+                        return False
+                if not is_carrying:
+                    is_carrying = True
+                    self._carrying += 1
+                parcel = self._next(session)
+                if parcel is not None:
+                    await self._deliver(session, parcel)
+            return self._fleet.lent <= self._fleet.most
+        finally:
+            self._carrying -= is_carrying
+
+    async def _prepare(self, session: Holds, arrival: Arrival) -> bool:
+        """Makes a session ready; no parcel waits for it. False when this sender had better end."""
+        kinds = [arrival, *(each for each in reversed(self._kinds.values()) if each is not arrival)]
+        try:
+            await session.prepare(kinds)
+        except PeerError as error:
+            if self._carrying:
+                self._fleet.shrink()
+                return False
+            self._calls += 1
+            is_hopeless = isinstance(error, Rejected) and not error.transient
+            is_hopeless = is_hopeless or (isinstance(error, Unreachable) and not self._fleet.has_worked)
+            if is_hopeless or self._calls >= self._settings.calls:
+                self._give_up(error)
+                return False
+            self._pause(self._calls)
+            return True
+        self._calls = 0
+        return True
+
+    def _next(self, session: Holds) -> Parcel | None:
+        """The parcel to send over a session that is ready; None when there is none (any more)."""
+        if not self._waiting:
+            return self._poison.popleft() if self._poison else None
+        if session.is_ready_for(self._waiting[0].arrival):
+            self._overtaken = 0
+            return self._waiting.popleft()
+        index = self._ready_ahead(session)
+        if index is None:
+            return None
+        self._overtaken += 1
+        self._waiting.rotate(-index)
+        parcel = self._waiting.popleft()
+        self._waiting.rotate(index)
+        return parcel
+
+    def _ready_ahead(self, session: Holds) -> int | None:
+        """Where a parcel waits that a session can carry now; None too when the first one has waited long enough."""
+        if self._overtaken >= _OVERTAKEN:
+            return None
+        for index, parcel in enumerate(self._waiting):
+            if index >= _LOOK_AHEAD:
+                return None
+            if session.is_ready_for(parcel.arrival):
+                return index
+        return None
+
+    # One parcel
+
+    async def _deliver(self, session: Holds, parcel: Parcel) -> None:
+        """Sends one parcel; it has its verdict afterwards, or waits again."""
+        is_settled = False
+        try:
+            verdict = Landed(arrival=parcel.arrival, outcome="stored", size=parcel.size)
+            if parcel.check is not None:
+                is_quick = parcel.size <= QUICK_OCTETS
+                verdict = parcel.check() if is_quick else await anyio.to_thread.run_sync(parcel.check)
+            if verdict.outcome == "stored":
+                again, verdict = self._judged(parcel, verdict, await session.store(parcel))
+                if again:
+                    is_settled = True
+                    self._waiting.appendleft(parcel)
+                    return
+            is_settled = True
+            self._done(parcel, verdict)
+        except Refused as error:  # it does not take such instances
+            is_settled = True
+            self._done(parcel, _failed(parcel.arrival, error))
+        except LocalTrouble as error:  # of one file: it was cut, or changed
+            is_settled = True
+            self._done(parcel, _failed(parcel.arrival, error))
+        except PeerError as error:
+            is_settled = True
+            self._broke(parcel, error)
+        finally:
+            if not is_settled:  # whoever waits for a verdict must get one, or the run would never end
+                self._done(parcel, _lost(parcel.arrival))
+
+    def _judged(self, parcel: Parcel, verdict: Landed, ending: Ending) -> tuple[bool, Landed]:
+        """What an answer of the place makes of a parcel; true when it is to be tried again."""
+        self._breaks = 0
+        self._fleet.has_worked = True
+        uid = parcel.arrival.sop_instance_uid
+        if not ending.status:
+            self._refusals = 0
+            return False, verdict
+        if ending.is_warning:
+            self._refusals = 0
+            return False, replace(verdict, reason="warning", message=ending.why, status=ending.status)
+        if ending.may_pass:
+            self._refusals += 1
+            self._tries_of[uid] += 1
+            if self._refusals >= self._settings.refusals:
+                self._give_up(OutOfResources(ending.why, status=ending.status))
+            elif self._trouble is None and self._tries_of[uid] < self._settings.tries:
+                self._pause(self._refusals)
+                return True, verdict
+        failed = Landed(arrival=parcel.arrival, outcome="failed", reason="refused", message=ending.why)
+        return False, replace(failed, status=ending.status, may_pass=ending.may_pass, trouble=self._trouble)
+
+    def _broke(self, parcel: Parcel, error: PeerError) -> None:
+        """An association broke while a parcel was sent."""
+        uid = parcel.arrival.sop_instance_uid
+        self._breaks_of[uid] += 2 if isinstance(error, Stalled) and not self._breaks_of[uid] else 1
+        self._breaks += 1
+        if self._breaks >= self._settings.breaks:
+            self._give_up(error)
+        elif self._breaks_of[uid] == 1:
+            self._waiting.appendleft(parcel)
+        elif self._breaks_of[uid] == 2:
+            self._poison.append(parcel)
+        if self._trouble is not None or self._breaks_of[uid] > 2:
+            self._done(parcel, replace(_failed(parcel.arrival, error), trouble=self._trouble))
+        elif self._breaks > 1:
+            self._pause(min(self._breaks - 1, 4))
+
+    def _done(self, parcel: Parcel, verdict: Landed) -> None:
+        if parcel.descriptor >= 0:
+            os.close(parcel.descriptor)
+        self._in_flight_parcels -= 1
+        self._in_flight_octets -= 0 if parcel.stamp is not None else parcel.size
+        if self._less is not None and (not self._is_full(2) or not self._in_flight_parcels):
+            less, self._less = self._less, None
+            less.set()
+        if self._tries_of or self._breaks_of:
+            del self._tries_of[parcel.arrival.sop_instance_uid], self._breaks_of[parcel.arrival.sop_instance_uid]
+        self._landed(verdict)
+
+    # The place
+
+    def _is_full(self, share: int) -> bool:
+        """Whether a part of what may be in flight is: all of it (1), or half (2)."""
+        settings = self._settings
+        return self._in_flight_parcels > settings.parcels // share or self._in_flight_octets > settings.octets // share
+
+    def _pause(self, attempt: int) -> None:
+        """Nothing is sent for a while."""
+        self._calm_at = anyio.current_time() + retry.delay_s(attempt, random())
+
+    async def _be_calm(self) -> None:
+        until = self._calm_at
+        await anyio.sleep(until - anyio.current_time())
+        if self._calm_at == until:
+            self._calm_at = 0.0
+
+    def _give_up(self, trouble: DcmsyncError) -> None:
+        """The place takes no more."""
+        self._trouble = self._trouble or trouble
+        while self._waiting or self._poison:
+            self._fail((self._waiting or self._poison).popleft(), self._trouble)
+
+    def _fail(self, parcel: Parcel, trouble: DcmsyncError) -> None:
+        status = trouble.status if isinstance(trouble, Refused) else 0
+        self._done(parcel, replace(_failed(parcel.arrival, trouble), status=status, trouble=trouble))
+
+
+def _failed(arrival: Arrival, error: DcmsyncError) -> Landed:
+    may_pass = isinstance(error, LocalTrouble | OutOfResources) or not isinstance(error, Refused)
+    return Landed(arrival=arrival, outcome="failed", reason=error.reason, message=str(error), may_pass=may_pass)
+
+
+def _lost(arrival: Arrival) -> Landed:
+    return Landed(arrival=arrival, outcome="failed", reason="interrupted", message="the run ended before it was sent")

@@ -25,7 +25,7 @@ _dcmsync() {
     local options= values= places= index=0 skip= each kind=
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
-        _dcmsync_fill "words:query filter diff pull sync verify dump echo serve cache demo schema help --help --version" "$word"
+        _dcmsync_fill "words:query filter diff pull sync verify dump echo serve cache config demo schema help --help --version" "$word"
         return
     fi
     # "=" breaks words: --option=value and KEY=value come as three.
@@ -35,7 +35,7 @@ _dcmsync() {
         before=${COMP_WORDS[COMP_CWORD-2]}
     fi
     case $verb in
-        help) [ "$COMP_CWORD" -eq 2 ] && _dcmsync_fill "words:query filter diff pull sync verify dump echo serve cache demo schema" "$word"; return ;;
+        help) [ "$COMP_CWORD" -eq 2 ] && _dcmsync_fill "words:query filter diff pull sync verify dump echo serve cache config demo schema" "$word"; return ;;
         query)
             options='--level --since --until --return --all --format --cache --no-cache --timeout --calling --require-end --config -q --quiet -v --verbose --log-format -h --help'
             values=' --level --since --until --return --format --cache --timeout --calling --config --log-format '
@@ -86,22 +86,24 @@ _dcmsync() {
                 --log-format) kind='words:text json' ;;
             esac ;;
         pull)
-            options='--layout --link --symlink --move --itemize -i --force -f -n --dry-run --jobs -j --format --cache --no-cache --timeout --calling --require-end --config -q --quiet -v --verbose --log-format -h --help'
-            values=' --layout --jobs -j --format --cache --timeout --calling --config --log-format '
+            options='--layout --link --symlink --move --itemize -i --force -f -n --dry-run --jobs -j --format --cache --no-cache --via --port --timeout --calling --require-end --config -q --quiet -v --verbose --log-format -h --help'
+            values=' --layout --jobs -j --format --cache --via --port --timeout --calling --config --log-format '
             places='directory'
             case $before in
                 --layout) kind='none' ;;
                 --jobs|-j) kind='none' ;;
                 --format) kind='words:ndjson tree table csv uids' ;;
                 --cache) kind='file' ;;
+                --via) kind='words:get move' ;;
+                --port) kind='none' ;;
                 --timeout) kind='none' ;;
                 --calling) kind='none' ;;
                 --config) kind='file' ;;
                 --log-format) kind='words:text json' ;;
             esac ;;
         sync)
-            options='--to --where --since --until --all --trust --delete --max-delete --layout --link --symlink --move --itemize -i --force -f -n --dry-run --jobs -j --format --cache --no-cache --timeout --calling --config -q --quiet -v --verbose --log-format -h --help'
-            values=' --to --where --since --until --trust --max-delete --layout --jobs -j --format --cache --timeout --calling --config --log-format '
+            options='--to --where --since --until --all --trust --delete --max-delete --layout --link --symlink --move --itemize -i --force -f -n --dry-run --jobs -j --format --cache --no-cache --via --port --timeout --calling --config -q --quiet -v --verbose --log-format -h --help'
+            values=' --to --where --since --until --trust --max-delete --layout --jobs -j --format --cache --via --port --timeout --calling --config --log-format '
             places='endpoint'
             case $before in
                 --to) kind='directory' ;;
@@ -114,6 +116,8 @@ _dcmsync() {
                 --jobs|-j) kind='none' ;;
                 --format) kind='words:ndjson tree table csv uids' ;;
                 --cache) kind='file' ;;
+                --via) kind='words:get move' ;;
+                --port) kind='none' ;;
                 --timeout) kind='none' ;;
                 --calling) kind='none' ;;
                 --config) kind='file' ;;
@@ -177,6 +181,18 @@ _dcmsync() {
                 --sample) kind='none' ;;
                 --cache) kind='file' ;;
                 --format) kind='words:ndjson tree table csv uids' ;;
+                --config) kind='file' ;;
+                --log-format) kind='words:text json' ;;
+            esac ;;
+        config)
+            options='--show-origin --format --timeout --calling --jobs -j --config -q --quiet -v --verbose --log-format -h --help'
+            values=' --format --timeout --calling --jobs -j --config --log-format '
+            places='none endpoint'
+            case $before in
+                --format) kind='words:toml json' ;;
+                --timeout) kind='none' ;;
+                --calling) kind='none' ;;
+                --jobs|-j) kind='none' ;;
                 --config) kind='file' ;;
                 --log-format) kind='words:text json' ;;
             esac ;;

@@ -6,7 +6,7 @@ less and matches more, `transfer/retrieval.py` asks one by one, `endpoints/dimse
 A quirk is always a restriction on us: with a quirk that the node does not have, the result is the same, only slower.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Protocol, runtime_checkable
 
 import msgspec
@@ -70,7 +70,7 @@ PROFILES: Mapping[str, Profile] = {
     ),
     "conquest": Profile(
         server="Conquest", quirks=Quirks(no_cget=True),
-        source="reported: github.com/pydicom/pynetdicom/issues/559 and 278 (1.5.0: roles not answered, group 0002 sent)",
+        source="reported: github.com/pydicom/pynetdicom/issues/559, 278 (1.5.0: roles not answered, group 0002 sent)",
     ),
     "dicoogle": Profile(
         server="Dicoogle", quirks=Quirks(no_cget=True),
@@ -101,43 +101,55 @@ def quirks_of(session: object) -> Quirks:
     return session.quirks if isinstance(session, Quirky) else Quirks()
 
 
-def read(
-    *,
-    profile: str | None = None,
-    flags: Iterable[str] = (),
-    ignores_keys: Iterable[str] = (),
-    limit: int | None = None,
-    charset: str | None = None,
-    max_associations: int | None = None,
-) -> Quirks:
-    """What the keys of an endpoint say: those of its profile, and over them what is set besides.
+class Said(Protocol):
+    """What the configuration says of an endpoint."""
+
+    @property
+    def profile(self) -> str | None: ...
+    @property
+    def quirks(self) -> tuple[str, ...]: ...
+    @property
+    def ignores_keys(self) -> tuple[str, ...]: ...
+    @property
+    def limit(self) -> int | None: ...
+    @property
+    def charset(self) -> str | None: ...
+    @property
+    def max_associations(self) -> int | None: ...
+
+
+def read(said: Said) -> Quirks:
+    """What the keys of an endpoint mean: the quirks of its profile, and over them what is set besides.
 
     Raises UsageError, with the nearest name.
     """
     base = Quirks()
-    if profile is not None:
-        if profile not in PROFILES:
-            raise _unknown("profile", profile, PROFILES)
-        base = PROFILES[profile].quirks
-    said: dict[str, object] = {}
-    for flag in flags:
+    if said.profile is not None:
+        if said.profile not in PROFILES:
+            raise _unknown("profile", said.profile, PROFILES)
+        base = PROFILES[said.profile].quirks
+    for flag in said.quirks:
         if flag not in FLAGS:
             raise _unknown("quirk", flag, FLAGS)
-        said[flag.replace("-", "_")] = True
-    keys = tuple(dict.fromkeys((*base.ignores_keys, *ignores_keys)))
+    keys = tuple(dict.fromkeys((*base.ignores_keys, *said.ignores_keys)))
     for key in sorted(_UNIQUE.intersection(keys)):
         raise UsageError(f"{key} cannot be left out of a query", advice="Leave it out of ignores_keys")
     found = msgspec.structs.replace(
         base,
         ignores_keys=keys,
-        limit=limit or base.limit,
-        charset=charset or base.charset,
-        max_associations=max_associations or base.max_associations,
-        **said,
+        limit=said.limit or base.limit,
+        charset=said.charset or base.charset,
+        max_associations=said.max_associations or base.max_associations,
+        **{field_of(flag): True for flag in said.quirks},
     )
     if found.wrong_charset and not found.charset:
         raise UsageError("the quirk wrong-charset says nothing without charset", advice="Set the right one as charset")
     return found
+
+
+def field_of(flag: str) -> str:
+    """The field of `Quirks` that a flag sets."""
+    return flag.replace("-", "_")
 
 
 def _unknown(kind: str, name: str, known: Mapping[str, object]) -> UsageError:

@@ -49,6 +49,8 @@ VERBS: Mapping[str, Row] = {
     "echo": Row("dcmsync.commands.echo", "see whether a node answers"),
     "serve": Row("dcmsync.commands.serve", "be a small DICOM node over a folder"),
     "cache": Row("dcmsync.commands.cache", "see, prove and clear up what is remembered of folders"),
+    "config": Row(
+        "dcmsync.commands.config", "show where each setting comes from; edit and check the configuration"),
     "demo": Row("dcmsync.commands.demo", "show query, filter and pull at work, on this machine alone"),
     "schema": Row("dcmsync.commands.schema", "print the JSON Schema of the records"),
 }

@@ -9,8 +9,13 @@ from collections.abc import Iterable, Mapping
 from dcmsync.cli.help import HELP, help_words, paragraphs
 from dcmsync.cli.parse import is_positional, is_switch, optionals, placeholder, positionals, variable
 from dcmsync.commands.options import EVERYWHERE, Command, Option
+from dcmsync.config import Config
 from dcmsync.errors import EXIT_MEANINGS
+from dcmsync.keys import Key, keys, sections
+from dcmsync.quirks import FLAGS, PROFILES
+from dcmsync.toml import written
 
+SETTINGS_BEGIN, SETTINGS_END = (rf'.\" {word}: made by `make pages`' for word in ("settings", "end of settings"))
 _PIPELINE = "dcmsync query pacs StudyDate=20240101- | dcmsync filter Modality=CT | dcmsync pull ./archive"
 
 OVERVIEW = """\
@@ -66,6 +71,35 @@ def verb_page(command: Command, version: str) -> str:
         _section("ENVIRONMENT", _environment(optionals(command))),
         _see_also(["dcmsync(1)"]),
     )
+
+
+def with_settings(page: str) -> str:
+    """A page written by hand, with what may be set between its two marks."""
+    before, mark, rest = page.partition(f"{SETTINGS_BEGIN}\n")
+    _, end, after = rest.partition(f"{SETTINGS_END}\n")
+    if not (mark and end):
+        raise ValueError("the page has no place for the settings")
+    return "".join((before, mark, _page(_settings()), end, after))
+
+
+def _settings() -> list[str]:
+    lines: list[str] = []
+    for name, (kind, is_named) in sections(Config).items():
+        lines += [f".SS [{name}{'.NAME' if is_named else ''}]"]
+        lines += [_text((kind.__doc__ or "").strip().splitlines()[0])]
+        lines += [line for key in keys(kind) for line in _item(_bold(key.name), _said(key))]
+    lines += [".SS Quirks", "In the list", r"\fBquirks\fR", "of an endpoint there may be:"]
+    lines += [line for flag, words in FLAGS.items() for line in _item(_bold(flag), words)]
+    lines += [".SS Profiles", "The value of", r"\fBprofile\fR", "is one of these. Only what is called tried was tried:"]
+    for name, profile in PROFILES.items():
+        lines += _item(_bold(name), f"{profile.server}; {profile.source}")
+    return lines
+
+
+def _said(key: Key) -> str:
+    needed = "; it must be there" if key.is_required else ""
+    example = f". As in `{key.name} = {written(key.example)}`" if key.example not in (None, "", ()) else ""
+    return f"{key.words}{needed}{example}"
 
 
 def _page(*parts: list[str]) -> str:

@@ -14,6 +14,9 @@ from dcmsync.cli.main import SUMMARY, VERBS, load
 ROOT = Path(__file__).resolve().parents[2]
 
 
+LOCATORS = "man/dcmsync-locators.7"  # written by hand, but for what may be set
+
+
 def pages() -> Mapping[str, str]:
     """Every generated page: its path below the root of the repository, and its text."""
     commands = [load(name).COMMAND for name in VERBS]
@@ -21,6 +24,7 @@ def pages() -> Mapping[str, str]:
     return {
         "man/dcmsync.1": manual.overview_page(commands, SUMMARY, dcmsync.__version__),
         **manuals,
+        LOCATORS: manual.with_settings((ROOT / LOCATORS).read_text(encoding="utf-8")),
         "completions/dcmsync.bash": completion.bash(commands),
         "completions/_dcmsync": completion.zsh(commands),
         "completions/dcmsync.fish": completion.fish(commands),

@@ -131,6 +131,16 @@ def keywords() -> Iterable[str]:
     return [row[4] for table in (_tables().DicomDictionary, _tables().RepeatersDictionary) for row in table.values()]
 
 
+def check_character_set(terms: str) -> None:
+    """Refuses what PS3.3 §C.12.1.1.2 does not define; `\\` stands between several. Raises UsageError."""
+    from pydicom.charset import python_encoding
+
+    for term in _encodings(terms.encode()) or ("",):
+        if term not in _CODECS and (not term or term not in python_encoding):
+            near = ", ".join(sorted(_CODECS))
+            raise UsageError(f"{term!r} is no character set of DICOM", advice=f"Among those there are {near}")
+
+
 def encode_identifier(
     keys: Mapping[str, str], level: str, transfer_syntax_uid: str, *, character_set: str = ""
 ) -> bytes:

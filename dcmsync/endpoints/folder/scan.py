@@ -92,9 +92,10 @@ def walk_tree(root: str, *, skipped: Skip = lambda path, why: None) -> Iterator[
             path = f"{folder}/{entry.name}" if folder else entry.name
             if entry.is_symlink():
                 skipped(path, A_LINK)
+            elif entry.name.startswith(OWN_PREFIX):
+                continue
             elif entry.is_dir(follow_symlinks=False):
-                if not entry.name.startswith(OWN_PREFIX):
-                    folders.append(path)
+                folders.append(path)
             elif entry.is_file(follow_symlinks=False):
                 yield path
         waiting.extend(reversed(folders))

@@ -194,6 +194,8 @@ def _list(root: str, folder: str, skipped: Skip) -> list[tuple[bytes, str, Stamp
     try:
         with os.scandir(descriptor) as listing:
             for entry in listing:
+                if entry.name.startswith(OWN_PREFIX):  # what is being written just now
+                    continue
                 path = f"{folder}/{entry.name}" if folder else entry.name
                 if entry.is_file(follow_symlinks=False):
                     try:
@@ -202,7 +204,7 @@ def _list(root: str, folder: str, skipped: Skip) -> list[tuple[bytes, str, Stamp
                         pass
                 elif entry.is_symlink():
                     skipped(path, A_LINK)
-                elif entry.is_dir(follow_symlinks=False) and not entry.name.startswith(OWN_PREFIX):
+                elif entry.is_dir(follow_symlinks=False):
                     found.append((os.fsencode(entry.name) + b"/", path, None))
     finally:
         os.close(descriptor)

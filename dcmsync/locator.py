@@ -19,18 +19,21 @@ _HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)"
 _AT_FORM = re.compile(rf"(?:(?P<calling>{_AE}):)?(?P<ae>{_AE})@(?P<host>{_HOST}):(?P<port>\d+)")
 _HOST_FORM = re.compile(rf"(?P<host>{_HOST}):(?P<ae>{_AE}):(?P<port>\d+)")
 
+_SCHEMES = {"dicom": False, "dicoms": True}  # whether TLS is spoken
+
 
 class Node(Struct, frozen=True, kw_only=True):
-    """A DIMSE node. `calling_ae` is None unless the locator says who we are there."""
+    """A DIMSE node, with TLS or plain. `calling_ae` is None unless the locator says who we are there."""
 
     host: str
     port: int
     ae: str
     calling_ae: str | None = None
+    tls: bool = False
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.ae}@{host}:{self.port}"
+        return f"{'dicoms://' if self.tls else ''}{self.ae}@{host}:{self.port}"
 
 
 class Folder(Struct, frozen=True):
@@ -54,8 +57,8 @@ class Archive(Struct, frozen=True):
 Locator = Node | Folder | Archive
 
 FORMS = (
-    "a name from the config, AET@host:port, host:AET:port, dicom://AET@host:port, a folder (with a / or .), "
-    "or an archive (….zip)"
+    "a name from the config, AET@host:port, host:AET:port, dicom://AET@host:port, dicoms://… with TLS, "
+    "a folder (with a / or .), or an archive (….zip)"
 )
 
 
@@ -66,13 +69,13 @@ def parse(text: str, *, names: Iterable[str] = ()) -> Locator:
     """
     scheme, separator, rest = text.partition("://")
     if separator:
-        if scheme != "dicom":
+        if scheme not in _SCHEMES:
             words = f"{text!r}: {scheme}:// is not a kind of place that this version knows"
             raise UsageError(words, advice=f"Write {FORMS}")
         match = _AT_FORM.fullmatch(rest.rstrip("/"))
         if match is None:
-            raise UsageError(f"{text!r} is no DIMSE node", advice="Write dicom://[CALLING:]AET@host:port")
-        return _node(match, text)
+            raise UsageError(f"{text!r} is no DIMSE node", advice=f"Write {scheme}://[CALLING:]AET@host:port")
+        return _node(match, text, tls=_SCHEMES[scheme])
     match = _HOST_FORM.fullmatch(text) or (_AT_FORM.fullmatch(text) if "/" not in text else None)
     if match is not None:
         return _node(match, text)
@@ -87,12 +90,12 @@ def parse(text: str, *, names: Iterable[str] = ()) -> Locator:
     raise UsageError(f"{text!r} is no place", advice=f"{hint}{listed}. Write {FORMS}")
 
 
-def _node(match: re.Match[str], text: str) -> Node:
+def _node(match: re.Match[str], text: str, *, tls: bool = False) -> Node:
     port = int(match["port"])
     if not 0 < port < 65536:
         raise UsageError(f"{text!r}: {port} is no port")
     calling = match.groupdict().get("calling")
-    return Node(host=match["host"].strip("[]"), port=port, ae=match["ae"], calling_ae=calling)
+    return Node(host=match["host"].strip("[]"), port=port, ae=match["ae"], calling_ae=calling, tls=tls)
 
 
 def is_below(path: str) -> bool:

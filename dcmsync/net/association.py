@@ -20,27 +20,37 @@ from dcmsync.net.channel import Begun, Channel, Gathered, Limits, ReleasedByPeer
 from dcmsync.net.patience import Guard, Watch
 from dcmsync.net.storing import Storing
 from dcmsync.net.stream import Stream, connect
+from dcmsync.net.tls import Secure, handshake
 from dcmsync.wire.dimse import command as commands
 from dcmsync.wire.dimse import operations
 from dcmsync.wire.upperlayer import association as upper
 from dcmsync.wire.upperlayer import codec
 from dcmsync.wire.upperlayer import contexts as presentation
+from dcmsync.wire.upperlayer.extension import Extension
+from dcmsync.wire.upperlayer.identity import Identity
 
 _CANCEL_GRACE_S = 2.0
 
 
 class Peer(Struct, frozen=True, kw_only=True):
-    """Whom to call, and as whom."""
+    """Whom to call, and as whom. Without `secure` in plain, and with it never.
+
+    `identity` says who the user is; it is asked for each association, in a thread. With `identity_required` a peer
+    that does not answer to it is left.
+    """
 
     host: str
     port: int
     called_ae: str
     calling_ae: str
+    secure: Secure | None = None
+    identity: Callable[[], Identity] | None = None
+    identity_required: bool = False
 
     @property
     def name(self) -> str:
-        """`AET@host:port`, for messages."""
-        return f"{self.called_ae}@{self.host}:{self.port}"
+        """`AET@host:port`, for messages; with TLS, `dicoms://` before it."""
+        return f"{'dicoms://' if self.secure else ''}{self.called_ae}@{self.host}:{self.port}"
 
 
 class Answer(Struct, frozen=True):
@@ -60,14 +70,15 @@ async def associate(
     watch: Watch,
     limits: Limits,
     roles: Sequence[codec.Role] = (),
+    extensions: Sequence[Extension] = (),
 ) -> AsyncIterator[Association]:
     """An association with `peer`, closed in an orderly way at the end, or aborted when the body raises.
 
-    Raises Unreachable, Rejected, Stalled, Disconnected, RemoteProtocolError.
+    Raises Unreachable, Rejected, Insecure, Stalled, Disconnected, RemoteProtocolError.
     """
-    raw = await connect(peer.host, peer.port, timeout_s=min(limits.connect_s, limits.timeout_s))
-    guard = watch.guard(raw, timeout_s=limits.timeout_s, whole_s=limits.association_s)
-    stream = Stream(raw, guard, peer.name)
+    identity = await anyio.to_thread.run_sync(peer.identity) if peer.identity is not None else None
+    stream = await _opened(peer, watch, limits)
+    guard = stream.guard
     machine = upper.Association(is_requestor=True, max_pdu_octets=limits.max_pdu_octets)
     channel = Channel(stream, machine, limits)
     try:
@@ -76,12 +87,18 @@ async def associate(
             calling_ae=peer.calling_ae,
             contexts=tuple(proposed),
             roles=tuple(roles),
+            extensions=tuple(extensions),
+            identity=identity,
             max_pdu_octets=limits.max_pdu_octets,
         )
         guard.arm()
-        channel.contexts = await _negotiate(channel, request)
+        accept = await _negotiate(channel, request)
+        if identity is not None and peer.identity_required and accept.identity_response is None:
+            raise Rejected(f"{peer.name}: the peer does not say that it accepts the user identity",
+                           advice="Set identity_required = false if that will do")  # fmt: skip
+        channel.contexts = presentation.accepted(request, accept)
         guard.disarm()
-        association = Association(channel)
+        association = Association(channel, accept.extensions)
         yield association
         guard.arm()
         with anyio.CancelScope(shield=True):
@@ -94,31 +111,57 @@ async def associate(
         stream.close()
 
 
-async def _negotiate(channel: Channel, request: codec.AssociateRequest) -> dict[int, presentation.Context]:
+async def _opened(peer: Peer, watch: Watch, limits: Limits) -> Stream:
+    """A connection to the peer, guarded, and secured where it is to be."""
+    timeout_s = min(limits.connect_s, limits.timeout_s)
+    raw = await connect(peer.host, peer.port, timeout_s=timeout_s)
+    guard = watch.guard(raw, timeout_s=limits.timeout_s, whole_s=limits.association_s)
+    try:
+        secured = None
+        if peer.secure is not None:
+            secured = await handshake(raw, peer.secure, host=peer.host, name=peer.name, timeout_s=timeout_s)
+        return Stream(raw, guard, peer.name, secured)
+    except BaseException:
+        watch.forget(guard)
+        raw.close()
+        raise
+
+
+async def _negotiate(channel: Channel, request: codec.AssociateRequest) -> codec.AssociateAccept:
     name = channel.stream.name
     channel.machine.request(request)
     channel.machine.transport_opened()
-    for event in await channel.wire_events():
+    hint = None if channel.stream.is_secured else "Does it want TLS? Then write dicoms://"
+    try:
+        events = await channel.wire_events()
+    except Disconnected as error:
+        raise Disconnected(error.message, advice=hint) from error
+    for event in events:
         if isinstance(event, upper.Accepted):
-            return presentation.accepted(request, event.accept)
+            return event.accept
         if isinstance(event, upper.Rejected):
             reject = event.reject
-            raise Rejected(
-                f"{name}: the association was {codec.reject_words(reject)}",
-                transient=reject.result == 2,
-                advice=f"Ask the administrator to register {request.calling_ae}" if reject.reason == 3 else None,
-            )
+            advice = f"Ask the administrator to register {request.calling_ae}" if reject.reason == 3 else None
+            if request.identity is not None and (reject.source, reject.reason) == (1, 1):
+                advice = "Perhaps it does not accept the user identity"
+            words = f"{name}: the association was {codec.reject_words(reject)}"
+            raise Rejected(words, transient=reject.result == 2, advice=advice)
         if isinstance(event, upper.PeerFault):
-            raise RemoteProtocolError(f"{name}: {event.error.message}", advice="Is this a DICOM port?")
+            advice = event.error.advice or "Is this a DICOM port?"
+            raise RemoteProtocolError(f"{name}: {event.error.message}", advice=advice)
         if isinstance(event, upper.Aborted):
             raise Rejected(f"{name}: the peer aborted the association while it was negotiated")
-    raise Disconnected(f"{name}: the peer closed the connection while the association was negotiated")
+    raise Disconnected(f"{name}: the peer closed the connection while the association was negotiated", advice=hint)
 
 
 class Association:
-    """An established association, requestor's side. One operation at a time."""
+    """An established association, requestor's side. One operation at a time.
 
-    def __init__(self, channel: Channel) -> None:
+    `extensions`: what the peer agreed to by SOP Class Extended Negotiation.
+    """
+
+    def __init__(self, channel: Channel, extensions: Sequence[Extension] = ()) -> None:
+        self.extensions = {extension.sop_class_uid: extension.octets for extension in extensions}
         self._channel = channel
         self._guard = channel.stream.guard
         self._storing: Storing | None = None

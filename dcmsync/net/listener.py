@@ -23,6 +23,7 @@ from dcmsync.errors import DcmsyncError, Disconnected, LocalTrouble, RemoteProto
 from dcmsync.net.channel import Channel, Limits, ReleasedByPeer
 from dcmsync.net.patience import Guard, Watch
 from dcmsync.net.stream import Stream
+from dcmsync.net.tls import Secure, handshake
 from dcmsync.wire.upperlayer import association as upper
 from dcmsync.wire.upperlayer import codec
 from dcmsync.wire.upperlayer import contexts as presentation
@@ -59,7 +60,8 @@ class Visit:
 class Settings(Struct, frozen=True, kw_only=True):
     """How to listen, and whom to ask. `opened` and `closed` frame `serve`; an exception of theirs ends the node.
 
-    `admits` says whether an address may come at all; where it may not, `decide` is not asked.
+    `admits` says whether an address may come at all; where it may not, `decide` is not asked. With `secure` all who
+    come speak TLS, and nobody is heard in plain.
     """
 
     host: str
@@ -71,6 +73,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     closed: Callable[[Visit, Exception | None], None] = lambda visit, why: None
     turned_away: Callable[[str, Exception], None] = lambda address, why: None
     max_associations: int = 32
+    secure: Secure | None = None
 
 
 class Listener:
@@ -133,10 +136,7 @@ class Listener:
     async def _attend(self, connected: socket.socket, host: str, port: int, leave: Callable[[], None]) -> None:
         guard = self._watch.guard(connected, timeout_s=self._limits.timeout_s, whole_s=self._limits.association_s)
         try:
-            stream = Stream(connected, guard, f"{host}:{port}")
-            machine = upper.Association(is_requestor=False, max_pdu_octets=self._limits.max_pdu_octets)
-            channel = Channel(stream, machine, self._limits)
-            visit = await self._welcome(channel, host, port)
+            visit = await self._welcome(connected, guard, host, port)
             if visit is not None:
                 await self._host(visit, guard)
         finally:
@@ -144,11 +144,13 @@ class Listener:
             connected.close()
             leave()
 
-    async def _welcome(self, channel: Channel, host: str, port: int) -> Visit | None:
+    async def _welcome(self, connected: socket.socket, guard: Guard, host: str, port: int) -> Visit | None:
         """The association that was agreed on; None where none was."""
-        name = channel.stream.name
+        name = f"{host}:{port}"
+        channel: Channel | None = None
         try:
             with anyio.move_on_after(self._limits.connect_s) as patience, self._waiting(patience):
+                channel = await self._channel(connected, guard, name)
                 request = await _request(channel)
                 decision = self._decide(request, host)
                 if isinstance(decision, codec.AssociateReject):
@@ -166,8 +168,19 @@ class Listener:
             self._settings.turned_away(name, error)
         except Exception as error:  # noqa: BLE001  # one connection's failure is told, and never ends the node
             self._settings.turned_away(name, error)
-        await channel.abort()
+        if channel is not None:
+            await channel.abort()
         return None
+
+    async def _channel(self, connected: socket.socket, guard: Guard, name: str) -> Channel:
+        """What carries the messages of a connection, secured where it is to be. Raises PeerError."""
+        connected.setblocking(False)
+        secured = None
+        if self._settings.secure is not None:
+            connect_s = self._limits.connect_s
+            secured = await handshake(connected, self._settings.secure, host=None, name=name, timeout_s=connect_s)
+        machine = upper.Association(is_requestor=False, max_pdu_octets=self._limits.max_pdu_octets)
+        return Channel(Stream(connected, guard, name, secured), machine, self._limits)
 
     @contextmanager
     def _waiting(self, patience: anyio.CancelScope) -> Iterator[None]:
@@ -199,6 +212,7 @@ class Listener:
                     why = error
             guard.disarm()
             await visit.channel.abort()  # does nothing after a release
+            visit.channel.stream.close()
         finally:
             self._visits.discard(visit)
         self._settings.closed(visit, why)

@@ -11,12 +11,16 @@ import os
 import select
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING
 
 import anyio
 import anyio.lowlevel
 
-from dcmsync.errors import Disconnected, Stalled, Unreachable
+from dcmsync.errors import Disconnected, PeerError, Stalled, Unreachable
 from dcmsync.net.patience import Guard
+
+if TYPE_CHECKING:
+    from dcmsync.net.tls import Secured
 
 BUFFER_OCTETS = 4 << 20
 _BATCHES_IN_A_ROW = 4
@@ -25,14 +29,21 @@ _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 
 
 class Stream:
-    """A connected socket. One reader, one writer. `name` is how messages call the peer."""
+    """A connected socket. One reader, one writer. `name` is how messages call the peer.
 
-    def __init__(self, connected: socket.socket, guard: Guard, name: str) -> None:
+    With `secured`, that is what octets come from and go to; to wait, to guard and to close is the socket's as ever.
+    """
+
+    def __init__(
+        self, connected: socket.socket, guard: Guard, name: str, secured: "Secured | None" = None
+    ) -> None:
         connected.setblocking(False)
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.guard = guard
         self.name = name
         self._socket = connected
+        self._secured = secured
+        self._link: socket.socket | Secured = secured or connected
         self._buffer = memoryview(bytearray(BUFFER_OCTETS))
         self._start = 0
         self._end = 0
@@ -46,6 +57,8 @@ class Stream:
     @property
     def has_arrived(self) -> bool:
         """Whether `receive` would give something now, if only the end, without waiting."""
+        if self._secured is not None:
+            return self._secured.has_arrived
         poll = select.poll()
         try:
             poll.register(self._socket, select.POLLIN)
@@ -69,6 +82,11 @@ class Stream:
         except OSError as error:
             raise self._broken(error) from error
 
+    @property
+    def is_secured(self) -> bool:
+        """Whether TLS is on it."""
+        return self._secured is not None
+
     def consume(self, octets: int) -> None:
         """Marks octets at the front of `pending` as used."""
         self._start += octets
@@ -85,7 +103,7 @@ class Stream:
             self._start, self._end = 0, left
         while True:
             try:
-                count = self._socket.recv_into(self._buffer[left:])
+                count = self._link.recv_into(self._buffer[left:])
             except BlockingIOError:
                 await self._wait(anyio.wait_readable)
                 continue
@@ -123,7 +141,7 @@ class Stream:
         first = 0
         while first < len(left):
             try:
-                sent = self._socket.sendmsg(left[first : first + _PIECES_PER_WRITE])
+                sent = self._link.sendmsg(left[first : first + _PIECES_PER_WRITE])
             except BlockingIOError:
                 await self._wait(anyio.wait_writable)
                 continue
@@ -140,12 +158,14 @@ class Stream:
     def send_now(self, pieces: Sequence[bytes]) -> None:
         """Writes what the kernel takes without waiting; for farewells on the way out."""
         try:
-            self._socket.sendmsg(list(pieces))
-        except OSError:
+            self._link.sendmsg(list(pieces))
+        except (OSError, PeerError):
             return
 
     def close(self) -> None:
         """Closes the socket. Idempotent."""
+        if self._secured is not None:
+            self._secured.close_notify()
         self._socket.close()
 
     async def _wait(self, ready: Callable[[socket.socket], Awaitable[None]]) -> None:

@@ -23,6 +23,7 @@ _DATA_HEADER = Layout(">BxIIBB")  # both of the above
 
 P_DATA_TF = 4
 _MOST_PIECES = 1024  # a piece costs some 250 octets of memory, and a peer may make them of two
+_TLS_RECORDS = (0x15, 0x16)  # an alert; a handshake
 IS_COMMAND = 1  # message control header, bit 0 (§E.2)
 IS_LAST = 2  # message control header, bit 1
 
@@ -95,7 +96,7 @@ class Framer:
                     pdu_left = length
                     continue
                 if not 1 <= pdu_type <= 7:
-                    raise RemoteProtocolError(f"sent no DICOM PDU (first octet 0x{pdu_type:02X})")
+                    raise _no_pdu(pdu_type, view[position + 1])
                 if length > self._max_other_octets:
                     raise RemoteProtocolError(f"announced a PDU of type {pdu_type} with {length:,} octets")
                 stop = position + PDU_HEADER_OCTETS + length
@@ -106,6 +107,13 @@ class Framer:
                 break
         self._pdu_left, self._pdv_left = pdu_left, pdv_left
         return position, out
+
+
+def _no_pdu(first: int, second: int) -> RemoteProtocolError:
+    """What octets that begin no PDU are. A TLS record begins with its type and a 3 (RFC 8446 §5.1)."""
+    if first in _TLS_RECORDS and second == 3:
+        return RemoteProtocolError("speaks TLS where plain DICOM was expected", advice="Write dicoms:// for TLS")
+    return RemoteProtocolError(f"sent no DICOM PDU (first octet 0x{first:02X})")
 
 
 def payload_octets(max_pdu_octets: int) -> int:

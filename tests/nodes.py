@@ -108,8 +108,10 @@ def serving(folder: Path, *options: str) -> Iterator[Serving]:
 class Caller:
     """A requestor that sends exactly what it is told to."""
 
-    def __init__(self, port: int, host: str = peers.HOST) -> None:
-        self.socket = socket.create_connection((host, port), timeout=DEADLINE_S)
+    def __init__(self, port: int, host: str = peers.HOST, source: str | None = None) -> None:
+        """`source`: the address to call from, such as 127.0.0.2."""
+        address = (source, 0) if source else None
+        self.socket = socket.create_connection((host, port), timeout=DEADLINE_S, source_address=address)
         self._max_pdu_octets = 0
 
     def __enter__(self) -> Self:

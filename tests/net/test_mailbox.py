@@ -1,0 +1,150 @@
+"""Who may put what into our mailbox. How C-MOVE uses it is in tests/endpoints/test_moving.py."""
+
+import socket
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+
+from dcmsync.errors import LocalTrouble
+from dcmsync.net.channel import Limits
+from dcmsync.net.mailbox import Claim, Expectation, Mailbox, plain_address
+from dcmsync.net.patience import Guard, Watch
+from dcmsync.wire.dimse import operations
+from tests.fakes.taker import Taker
+from tests.nodes import Caller
+
+CT = "1.2.840.10008.5.1.4.1.1.2"
+EXPLICIT, JPEG = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.50"
+HERE = frozenset(("127.0.0.1",))
+
+
+def expectation(*uids: str, number: int = 1, destination: str = "DCMSYNC") -> Expectation:
+    return Expectation(hosts=HERE, destination_ae=destination, message_id=number, instances=uids)
+
+
+def during(
+    expected: list[Expectation], caller: Callable[[int], Any], takers: list[Taker] | None = None, host: str = ""
+) -> tuple[Any, list[Claim], Mailbox]:
+    """What a caller gets while these are expected, and what came of the claims."""
+    claims: list[Claim] = []
+
+    async def main() -> Any:
+        with Watch() as watch:
+            pair = socket.socketpair()
+            mailbox = Mailbox(host, 0, limits=Limits(timeout_s=5), watch=watch)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(mailbox.run)
+                opened = []
+                for each, taker in zip(expected, takers or [Taker({})] * len(expected), strict=True):
+                    claim = mailbox.claim(each, taker, Guard(pair[0], timeout_s=5, whole_s=5))
+                    claims.append(claim.__enter__())
+                    opened.append(claim)
+                try:
+                    return await anyio.to_thread.run_sync(caller, mailbox.port), claims, mailbox
+                finally:
+                    for claim in opened:
+                        claim.__exit__(None, None, None)
+                    for one in pair:
+                        one.close()
+                    tasks.cancel_scope.cancel()
+
+    result: tuple[Any, list[Claim], Mailbox] = anyio.run(main)
+    return result
+
+
+def storing(*uids: str, originator: int | None = None) -> Callable[[int], list[int | None]]:
+    def call(port: int) -> list[int | None]:
+        statuses = []
+        with Caller(port) as caller:
+            caller.associate([(CT, (EXPLICIT,))])
+            for uid in uids:
+                plain = operations.store(1, CT, uid).request
+                values = {name: getattr(plain, name) for name in plain.__struct_fields__}
+                request = type(plain)(**{**values, "originator_message_id": originator})
+                caller.say(1, request, bytes(10))
+                statuses.append(caller.hear()[0].status)
+        return statuses
+
+    return call
+
+
+def test_it_listens_everywhere_unless_told_otherwise() -> None:
+    def both(port: int) -> list[bytes]:
+        replies = []
+        for host in ("127.0.0.1", "::1"):
+            try:
+                with Caller(port, host) as caller:
+                    replies.append(caller.request([(CT, (EXPLICIT,))])[:1])
+            except OSError:  # no IPv6 on this machine
+                assert host == "::1"
+        return replies
+
+    replies, _, mailbox = during([expectation("1.2")], both)
+    assert replies[0] == b"\2", "an IPv4 address that comes by an IPv6 socket is known"
+    assert replies[1:] in ([], [b"\3"]) and set(mailbox.strangers) <= {"::1"}
+
+
+def test_a_port_that_is_taken_is_trouble_of_this_machine() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, Watch() as watch, pytest.raises(LocalTrouble) as caught:
+        Mailbox("127.0.0.1", taken.getsockname()[1], limits=Limits(), watch=watch)
+    assert "cannot listen on 127.0.0.1" in str(caught.value)
+
+
+def test_storage_is_accepted_as_it_is_offered_and_nothing_else() -> None:
+    def propose(port: int) -> list[tuple[int, str]]:
+        with Caller(port) as caller:
+            accept = caller.associate(
+                [(CT, (JPEG, EXPLICIT)), (CT, (EXPLICIT,)), ("1.3.6.1.4.1.9", (EXPLICIT,)),
+                 (operations.STUDY_ROOT_FIND, (EXPLICIT,)), (operations.VERIFICATION, (EXPLICIT,))]
+            )  # fmt: skip
+        return [(result.result, result.transfer_syntax) for result in accept.results]
+
+    results, _, _ = during([expectation("1.2")], propose)
+    assert results == [(0, JPEG), (0, EXPLICIT), (0, EXPLICIT), (3, EXPLICIT), (0, EXPLICIT)]
+
+
+def test_an_instance_goes_to_who_claims_it() -> None:
+    takers = [Taker({"1.1": CT}), Taker({"1.2": CT})]
+    expected = [expectation("1.1", number=1), expectation("1.2", number=2)]
+    statuses, claims, mailbox = during(expected, storing("1.2", "1.1", "1.3"), takers)
+    assert statuses == [0, 0, 0xC000] and mailbox.refused == 1
+    assert [taker.arrived for taker in takers] == [["1.1"], ["1.2"]]
+    assert [claim.came for claim in claims] == [{"1.1"}, {"1.2"}]
+
+
+@pytest.mark.parametrize(("originator", "first"), [(2, 1), (1, 0), (None, 0), (7, 0)])
+def test_of_two_that_claim_the_same_the_message_id_decides_then_who_lacks_it(
+    originator: int | None, first: int
+) -> None:
+    takers = [Taker({"1.1": CT}), Taker({"1.1": CT})]
+    expected = [expectation("1.1", number=1), expectation("1.1", number=2)]
+    during(expected, storing("1.1", originator=originator), takers)
+    assert [len(taker.arrived) for taker in takers] == [first == 0, first == 1]
+    takers = [Taker({"1.1": CT}), Taker({"1.1": CT})]
+    during(expected, storing("1.1", "1.1"), takers)
+    assert [len(taker.arrived) for taker in takers] == [1, 1], "without one, each gets one"
+
+
+def test_a_title_that_another_move_named_brings_nothing_for_this_one() -> None:
+    takers = [Taker({"1.1": CT}), Taker({"1.2": CT})]
+    expected = [expectation("1.1", destination="OTHER"), expectation("1.2")]
+    statuses, _, _ = during(expected, storing("1.1", "1.2"), takers)
+    assert statuses == [0xC000, 0]
+
+
+def test_message_ids_differ_and_stay_in_bounds() -> None:
+    with Watch() as watch:
+        mailbox = Mailbox("127.0.0.1", 0, limits=Limits(), watch=watch)
+        ids = [mailbox.next_id() for _ in range(0xFFFF + 2)]
+        mailbox.close()
+    assert ids[0] == 1 and ids[0xFFFE:] == [0xFFFF, 1, 2] and len(set(ids)) == 0xFFFF
+
+
+@pytest.mark.parametrize(("host", "plain"), [
+    ("127.0.0.1", "127.0.0.1"), ("::ffff:192.0.2.1", "192.0.2.1"), ("::1", "::1"), ("FE80::1", "fe80::1"),
+])  # fmt: skip
+def test_addresses_have_one_spelling(host: str, plain: str) -> None:
+    assert plain_address(host) == plain

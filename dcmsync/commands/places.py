@@ -8,9 +8,10 @@ from collections.abc import Awaitable, Callable
 from os import environ
 from typing import TYPE_CHECKING, TypeVar
 
-from dcmsync import config, locator
+from dcmsync import config, locator, quirks
 from dcmsync.commands.options import DEFAULT_TIMEOUT_S, Streams
 from dcmsync.errors import UsageError
+from dcmsync.quirks import Quirks
 
 if TYPE_CHECKING:
     from anyio.abc import TaskGroup
@@ -98,8 +99,17 @@ class Places:
             via=self._given.get("via") or (set_up and set_up.via) or None,
             mailbox=self._open_mailbox,
             senders=set_up.senders if set_up else (),
+            quirks=self.quirks(word),
         )
         return open_place(self.parse(word), setting)
+
+    def quirks(self, word: str) -> Quirks:
+        """What is to be heeded of the place. Raises UsageError."""
+        set_up = self._config.endpoints.get(word)
+        try:
+            return quirks.read(set_up) if set_up else Quirks()
+        except UsageError as error:
+            raise UsageError(f"{word}: {error.message}", advice=error.advice) from None
 
     def node(self, word: str) -> "DimseNode":
         """The DIMSE node called `word`. Raises UsageError when it is something else."""
@@ -131,9 +141,14 @@ class Places:
         return {name: selector.lists() for name, selector in self._config.selectors.items()}
 
     def jobs(self, word: str) -> int:
-        """How many series to retrieve there at a time: the command line's word, the configuration's, or four."""
+        """How many series to retrieve there at a time: the command line's word, the configuration's, or four.
+
+        Where the associations are few, one of them is left for queries.
+        """
         set_up = self._config.endpoints.get(word)
-        return self._given.get("jobs") or (set_up and set_up.jobs) or DEFAULT_JOBS
+        jobs: int = self._given.get("jobs") or (set_up and set_up.jobs) or DEFAULT_JOBS
+        granted = self.quirks(word).max_associations
+        return jobs if granted is None else max(1, min(jobs, granted - 1))
 
     @property
     def most_jobs(self) -> int:

@@ -11,19 +11,19 @@ UIDS_PER_RETRIEVAL = 100
 
 
 def batches(
-    lacking: Mapping[str, str], *, whole: bool, one_by_one: bool = False
+    lacking: Mapping[str, str], *, whole: bool, one_by_one: bool = False, takes_lists: bool = True
 ) -> Iterator[tuple[dict[str, str], bool]]:
     """(instances, whether to ask for the series as a whole) for each retrieval that brings what lacks.
 
     `lacking`: SOP Instance UID -> SOP Class UID. `whole`: nothing of the series is there, so that its own UID may be
-    asked for. `one_by_one` isolates an instance that makes a peer fail.
+    asked for. `one_by_one` isolates an instance that makes a peer fail. `takes_lists`: of UIDs.
     """
     classes = sorted(set(lacking.values()))
     groups = [classes[at : at + CLASSES_PER_ASSOCIATION] for at in range(0, len(classes), CLASSES_PER_ASSOCIATION)]
     if whole and not one_by_one and len(groups) == 1:
         yield dict(lacking), True
         return
-    size = 1 if one_by_one else UIDS_PER_RETRIEVAL
+    size = 1 if one_by_one or not takes_lists else UIDS_PER_RETRIEVAL
     for group in groups:
         uids = [uid for uid, kind in lacking.items() if kind in group]
         for at in range(0, len(uids), size):

@@ -14,6 +14,7 @@ from dcmsync.contract import Attributes, JobT, Level, Session
 from dcmsync.errors import DestinationLost, LocalTrouble, PeerError, Refused
 from dcmsync.plan.classes import likely
 from dcmsync.plan.levels import Query
+from dcmsync.quirks import quirks_of
 from dcmsync.transfer.consignment import Consignment
 from dcmsync.transfer.inventory import Inventory
 from dcmsync.transfer.retrieval import ask_classes
@@ -53,13 +54,14 @@ class Expansion(Generic[JobT]):
         work = group[0]
         inventory = Inventory(session, name=work.source, warn=self._warn)
         begun = self.consignment(work, work.attributes)
+        has_counts = not quirks_of(session).no_counts
         try:
-            if await self._counts_agree(begun, work):
+            if has_counts and await self._counts_agree(begun, work):
                 yield begun
                 return
             for attributes in await self._series(work, inventory):
                 begun = self.consignment(work, attributes)
-                if work.level is Level.STUDY and await self._counts_agree(begun, work):
+                if has_counts and work.level is Level.STUDY and await self._counts_agree(begun, work):
                     yield begun
                     continue
                 await self._prepare(begun, inventory, group)
@@ -132,6 +134,8 @@ class Expansion(Generic[JobT]):
                 differs = group[0].differs if differing is None else uid in differing
                 if uid in held and not differs and self._is_same(held[uid], contents.get(uid)):
                     ledger.present(uid, held[uid].path, held[uid].size)
+                elif uid in held and not (held[uid].path or held[uid].content):  # nobody could compare it on arrival
+                    ledger.conflict(uid, f"{target.name} holds an instance of this UID that is not known to be the same")
 
     async def _asked(self, target: Target[JobT], answer: Awaitable[Answer]) -> Answer | None:
         """What a target says it holds; None when it cannot be reached, so that it takes no more."""

@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from dcmsync.contract import Arrival, Ask, Ending, Expected, JobT, Landed, Level, Session, Sink, Want
 from dcmsync.errors import DcmsyncError, DestinationLost, LocalTrouble, PeerError, Stalled, Unreachable
 from dcmsync.plan.batch import batches
+from dcmsync.quirks import quirks_of
 from dcmsync.transfer import retry
 from dcmsync.transfer.consignment import Consignment
 from dcmsync.transfer.ledger import Ledger
@@ -62,7 +63,8 @@ class Retrieval(Generic[JobT]):
         lost = 0
         lacking = consignment.lacking
         whole = not consignment.is_selection and len(lacking) == len(consignment.wanted)
-        for lot, as_whole in batches(lacking, whole=whole, one_by_one=one_by_one):
+        takes_lists = not quirks_of(self._session).no_uid_lists
+        for lot, as_whole in batches(lacking, whole=whole, one_by_one=one_by_one, takes_lists=takes_lists):
             try:
                 ending = await self._fetch(consignment, lot, whole=as_whole)
                 lost = 0

@@ -16,9 +16,9 @@ from dcmsync.cache.rows import Kind, attributes_of
 from dcmsync.contract import Ask, Attributes, Level
 from dcmsync.plan.match import Judge, matcher, vr_of
 from dcmsync.records.paths import path_keys
-from dcmsync.wire import kept
+from dcmsync.wire import keywords
 
-_OF_STUDIES = frozenset((*kept.PATIENT, *kept.STUDY))
+_OF_STUDIES = frozenset((*keywords.PATIENT, *keywords.STUDY))
 _COUNTS_OF_STUDIES = frozenset(
     ("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances", "ModalitiesInStudy", "SOPClassesInStudy")
 )

@@ -15,9 +15,9 @@ import msgspec
 
 from dcmsync.cache.digest import checksum
 from dcmsync.contract import Attributes, Holding, Stamp
-from dcmsync.wire import kept
+from dcmsync.wire import keywords
 
-OWN = frozenset(kept.IMAGE)
+OWN = frozenset(keywords.IMAGE)
 """The attributes that differ from instance to instance; all others are kept once for those that share them."""
 
 SERIES_OCTETS = "CAST(study_uid || char(10) || series_uid AS BLOB)"

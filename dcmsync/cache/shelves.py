@@ -36,13 +36,8 @@ class Shelves:
     """The remembered files of one place, to be asked (answers.Shelves)."""
 
     def __init__(self, page: Page) -> None:
-        self._page = page
+        self.page = page
         self.kind = lru_cache(maxsize=256)(self._kind)
-
-    def count(self, question: str) -> Row:
-        """The one row that answers it."""
-        (row,) = self._page(question)
-        return row
 
     def studies(self) -> Iterator[str]:
         """The UIDs of all studies, ascending."""
@@ -58,7 +53,7 @@ class Shelves:
 
     def one_series(self, study_uid: str, series_uid: str) -> Series | None:
         """A series, if it has instances."""
-        for row in self._page(f"{_SERIES} study_uid = ? AND series_uid = ?", study_uid, series_uid):
+        for row in self.page(f"{_SERIES} study_uid = ? AND series_uid = ?", study_uid, series_uid):
             series = Series._make(row)
             return series if series.instances else None
         return None
@@ -106,10 +101,10 @@ class Shelves:
 
     def at(self, path: bytes) -> Iterator[Holding]:
         """The file at a path, if there is one."""
-        return map(rows.holding_of, self._page(f"{_HOLDINGS} f.path = ?", path))
+        return map(rows.holding_of, self.page(f"{_HOLDINGS} f.path = ?", path))
 
     def _kind(self, number: int) -> Kind:
-        (row,) = self._page(f"SELECT {', '.join(Kind._fields)} FROM kind WHERE id = ?", number)
+        (row,) = self.page(f"SELECT {', '.join(Kind._fields)} FROM kind WHERE id = ?", number)
         return Kind._make(row)
 
     def _series_with(self, study_uid: str, series_uid: str, sop_instance_uid: str) -> Iterator[Row]:
@@ -128,7 +123,7 @@ class Shelves:
     def _all(self, question: str, *parameters: object, after: Row, key: Callable[[Row], Row]) -> Iterator[Row]:
         """The rows of a question, page by page; its last parameters are the key that a page begins after."""
         while True:
-            page = self._page(f"{question} LIMIT {PAGE_ROWS}", *parameters, *after)
+            page = self.page(f"{question} LIMIT {PAGE_ROWS}", *parameters, *after)
             yield from page
             if len(page) < PAGE_ROWS:
                 return

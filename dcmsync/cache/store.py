@@ -204,20 +204,25 @@ class Store:
 
     def status(self) -> Status:
         """What there is, after every row was looked at. Raises LocalTrouble when what was there is lost."""
-        count = self._shelves().count
-        (journal,) = count("SELECT journal_mode FROM pragma_journal_mode")
-        held = " FROM file f JOIN series s ON s.id = f.series_id WHERE f.is_instance = 1"
+        page = self._shelves().page
+        ((journal,),) = page("SELECT journal_mode FROM pragma_journal_mode")
+        states = page("SELECT state, count(*), count(digest) FROM file GROUP BY state ORDER BY state")
+        ((studies, series, instances),) = page(
+            "SELECT count(DISTINCT s.study_uid), count(*), total(f.instances) FROM series s JOIN "
+            "(SELECT series_id, count(*) AS instances FROM file WHERE is_instance = 1 GROUP BY series_id) f "
+            "ON s.id = f.series_id"
+        )
         return Status(
             path=self.path,
             root=os.path.realpath(self._root),
             format=schema.FORMAT,
             journal=journal,
             octets=schema.octets(self.path) if self.path else 0,
-            states=dict(self._rows("SELECT state, count(*) FROM file GROUP BY state ORDER BY state")),
-            studies=count(f"SELECT count(DISTINCT s.study_uid) {held}")[0],
-            series=count(f"SELECT count(DISTINCT s.id) {held}")[0],
-            instances=count(f"SELECT count(*) {held}")[0],
-            hashed=count("SELECT count(*) FROM file WHERE digest IS NOT NULL")[0],
+            states={state: files for state, files, _ in states},
+            studies=studies,
+            series=series,
+            instances=int(instances),
+            hashed=sum(hashed for *_, hashed in states),
         )
 
     def shrink(self) -> None:

@@ -11,7 +11,9 @@ from dcmsync.errors import LocalTrouble
 from dcmsync.records.paths import path_keys
 
 
-def describe(root: str, path: str, store: Store | None = None) -> Mapping[str, object]:
+def describe(
+    root: str, path: str, store: Store | None = None, differences: Mapping[str, int] | None = None
+) -> Mapping[str, object]:
     """The record of a cache; without a store, of a file that remembers nothing or cannot be asked."""
     record: dict[str, object] = {"type": "cache", **_said("file", path), **(_said("source", root) if root else {})}
     if store is None:
@@ -27,6 +29,7 @@ def describe(root: str, path: str, store: Store | None = None) -> Mapping[str, o
         "instances": status.instances,
         "hashed": status.hashed,
         **{state.replace(" ", "_"): count for state, count in status.states.items()},
+        **(differences or {}),
     }
 
 

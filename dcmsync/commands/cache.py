@@ -22,11 +22,12 @@ COMMAND = Command(
         "out of date at any time: the result is the same, only slower. Without DIR all of them are meant, or the one "
         "that --cache names.\n\n"
         "`status` writes a record for each cache: its folder, its size, how many files it knows and in which state "
-        "they are. `verify` reads every octet of the files of DIR again, or of a --sample, and writes an outcome for "
-        "each that is not what it was: `rotten` when its octets changed though its size and time did not, `changed`, "
-        "`missing`; the next sync replaces what is rotten. `rebuild` believes nothing, and reads all headers of DIR "
-        "again. `prune` forgets files that are gone, removes the caches of folders that are gone, and gives space "
-        "back.\n\n"
+        "they are; of DIR also how many are the `same` by size, time and inode, `changed`, `new` or `gone`, without "
+        "reading any. `verify` reads every octet of the files of DIR again, or of a --sample, and writes an outcome "
+        "for each that is not what it was: `rotten` when its octets changed though its size and time did not, "
+        "`changed`, `missing`; the next sync replaces what is rotten. `rebuild` believes nothing, and reads all "
+        "headers of DIR again. `prune` forgets files that are gone, removes the caches of folders that are gone, and "
+        "gives space back.\n\n"
         "The exit status is 1 when verify finds a file that is not what it was."
     ),
     options=(
@@ -60,7 +61,7 @@ def run(arguments: Namespace, streams: Streams) -> ExitStatus:
     else:
         status = ExitStatus.DONE
         for root, path in caches:
-            printer.write(_tend(arguments.action, root, path, streams))
+            printer.write(_tend(arguments, root, path, streams))
     printer.end(complete=True)
     return status
 
@@ -85,23 +86,27 @@ def _caches(arguments: Namespace) -> list[tuple[str, str]]:
     return [(root_of(path), path) for path in caches_in(config.cache_folder())]
 
 
-def _tend(action: str, root: str, path: str, streams: Streams) -> Mapping[str, object]:
+def _tend(arguments: Namespace, root: str, path: str, streams: Streams) -> Mapping[str, object]:
     """Looks at one cache, makes it anew or clears it up. Gives the record of what it is then."""
     from dcmsync.cache import upkeep
     from dcmsync.cache.store import Store
-    from dcmsync.endpoints.folder.stock import forget_gone, take_stock
+    from dcmsync.endpoints.folder.tree import differences, forget_gone
 
-    if action == "prune" and not os.path.lexists(root):
+    if arguments.action == "prune" and not os.path.lexists(root):
         return upkeep.remove(root, path)
-    if action != "rebuild" and not (root and os.path.exists(path)):
+    if arguments.action != "rebuild" and not (root and os.path.exists(path)):
         return upkeep.describe(root, path)
     store = Store(root, path, warn=streams.warn)
-    if action == "rebuild":
-        take_stock(root, store, skipped=lambda path, why: streams.note(f"passed by: {why}"), anew=True)
-    elif action == "prune":
+    if arguments.action == "status":
+        is_asked_for = arguments.folder is not None and os.path.isdir(root)
+        return upkeep.describe(root, path, store, differences(root, store) if is_asked_for else None)
+    if arguments.action == "prune":
         forget_gone(root, store)
-    if action != "status":
-        store.shrink()
+    else:
+        from dcmsync.endpoints.folder.stock import take_stock
+
+        take_stock(root, store, skipped=lambda path, why: streams.note(f"passed by: {why}"), anew=True)
+    store.shrink()
     return upkeep.describe(root, path, store)
 
 

@@ -16,7 +16,7 @@ from sys import intern
 from msgspec import Struct
 
 from dcmsync.endpoints.folder.scan import Found
-from dcmsync.wire import kept
+from dcmsync.wire import kept, keywords
 
 _MAX_UID = 64  # PS3.5 §9.1
 
@@ -37,8 +37,13 @@ UNIQUE = {
     Depth.IMAGE: "SOPInstanceUID",
 }
 
-_KEPT = {Depth.PATIENT: kept.PATIENT, Depth.STUDY: kept.STUDY, Depth.SERIES: kept.SERIES, Depth.IMAGE: kept.IMAGE}
-_PLACE_IN_TUPLE = {keyword: place for place, keyword in enumerate(kept.IMAGE)}
+_KEPT = {
+    Depth.PATIENT: keywords.PATIENT,
+    Depth.STUDY: keywords.STUDY,
+    Depth.SERIES: keywords.SERIES,
+    Depth.IMAGE: keywords.IMAGE,
+}
+_PLACE_IN_TUPLE = {keyword: place for place, keyword in enumerate(keywords.IMAGE)}
 
 WANTED = kept.TAGS
 """The tags that a scan must bring for `Index.add`."""
@@ -106,7 +111,7 @@ class Index:
         study = self._study(found.study_uid, values)
         series = study.series.get(found.series_uid)
         if series is None:
-            alike = {keyword: values[keyword] for keyword in kept.SERIES if keyword in values}
+            alike = {keyword: values[keyword] for keyword in keywords.SERIES if keyword in values}
             alike["SeriesInstanceUID"] = found.series_uid
             series = study.series[found.series_uid] = Series(alike, {})
         study.sop_classes.add(found.sop_class_uid)
@@ -118,7 +123,7 @@ class Index:
             size=found.size,
             mtime_ns=found.mtime_ns,
             data_set_offset=found.data_set_offset,
-            values=_shared(tuple(values.get(keyword) for keyword in kept.IMAGE), series),
+            values=_shared(tuple(values.get(keyword) for keyword in keywords.IMAGE), series),
         )
         series.images[image.uid] = self.images[image.uid] = image
         return ""
@@ -135,7 +140,7 @@ class Index:
     def _study(self, uid: str, values: Mapping[str, object]) -> Study:
         study = self.studies.get(uid)
         if study is None:
-            alike = {keyword: values[keyword] for keyword in (*kept.PATIENT, *kept.STUDY) if keyword in values}
+            alike = {keyword: values[keyword] for keyword in (*keywords.PATIENT, *keywords.STUDY) if keyword in values}
             alike["StudyInstanceUID"] = uid
             study = self.studies[uid] = Study(alike, {}, set())
             self.patients.setdefault(str(alike.get("PatientID", "")), {})[uid] = study

@@ -1,6 +1,6 @@
-"""Which attributes of an instance are remembered, by the level that they belong to, and their plain values.
+"""The plain values of the attributes that are remembered of an instance.
 
-Owns that list, and the bounds of one value. Refuses to keep pixel data, sequences and long text: what an instance costs
+Owns the bounds of one value. Refuses to keep pixel data, sequences and long text: what an instance costs
 to remember does not depend on what its file says.
 """
 
@@ -8,35 +8,11 @@ from functools import lru_cache
 
 from dcmsync.wire import dataset
 from dcmsync.wire.codings import EXPLICIT_BIG, EXPLICIT_LITTLE
+from dcmsync.wire.keywords import IMAGE, KEYWORDS
 from dcmsync.wire.source import Values
 
 MAX_TEXT = 256  # characters of one kept value; no VR of the attributes below promises more than 64
 MAX_VALUES = 32  # values of one attribute
-
-PATIENT = (
-    "PatientID", "PatientName", "PatientBirthDate", "PatientSex", "PatientBirthTime", "IssuerOfPatientID",
-    "OtherPatientIDs", "OtherPatientNames", "EthnicGroup",
-)  # fmt: skip
-STUDY = (
-    "StudyInstanceUID", "StudyDate", "StudyTime", "StudyDescription", "StudyID", "AccessionNumber",
-    "ReferringPhysicianName", "NameOfPhysiciansReadingStudy", "AdmittingDiagnosesDescription", "PatientAge",
-    "PatientSize", "PatientWeight",
-)  # fmt: skip
-SERIES = (
-    "SeriesInstanceUID", "Modality", "SeriesNumber", "SeriesDescription", "SeriesDate", "SeriesTime",
-    "BodyPartExamined", "ProtocolName", "Laterality", "PatientPosition", "FrameOfReferenceUID", "OperatorsName",
-    "PerformingPhysicianName", "StationName", "Manufacturer", "ManufacturerModelName", "InstitutionName",
-    "InstitutionalDepartmentName", "PerformedProcedureStepID", "PerformedProcedureStepStartDate",
-    "PerformedProcedureStepStartTime", "PerformedProcedureStepDescription", "SequenceName", "SoftwareVersions",
-    "DeviceSerialNumber",
-)  # fmt: skip
-IMAGE = (
-    "InstanceNumber", "ImageType", "ContentDate", "ContentTime", "AcquisitionDate", "AcquisitionTime",
-    "AcquisitionNumber", "Rows", "Columns", "NumberOfFrames", "SliceLocation",
-)  # fmt: skip
-
-KEYWORDS = frozenset((*PATIENT, *STUDY, *SERIES, *IMAGE)) - {"StudyInstanceUID", "SeriesInstanceUID"}
-"""The attributes; UIDs are kept for themselves."""
 
 _OWN = tuple(sorted(dataset.tag_of(keyword) for keyword in IMAGE))  # none of them depends on a character set
 _ALIKE = (

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pydicom
@@ -19,7 +19,8 @@ from dcmsync.contract import Holding, Stamp
 from dcmsync.endpoints.folder import examination, readers, stock
 from dcmsync.endpoints.folder.examination import read_again
 from dcmsync.endpoints.folder.stamp import NO_TIME_NS, TICK_NS, believable, stamp_from
-from dcmsync.endpoints.folder.stock import Stock, forget_gone, has_rotted, take_stock, tree
+from dcmsync.endpoints.folder.stock import Stock, has_rotted, take_stock
+from dcmsync.endpoints.folder.tree import differences, forget_gone, tree
 from dcmsync.errors import LocalTrouble
 from tests import samples
 
@@ -311,8 +312,31 @@ def test_forgetting_reads_nothing(root: Path, catalogue: Store, monkeypatch: pyt
     first(root).unlink()
     (root / "new").write_bytes(b"")
     monkeypatch.setattr(stock, "examine", None)
-    assert forget_gone(str(root), catalogue) == 1
+    forget_gone(str(root), catalogue)
     assert len(known(catalogue)) == 11
+
+
+def test_differences_are_counted_without_reading(
+    root: Path, catalogue: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take_stock(str(root), catalogue)
+    assert differences(str(root), catalogue) == {"same": 12, "changed": 0, "new": 0, "gone": 0}
+    one, two, three, *_ = sorted(root.rglob("*.dcm"))
+    aged(one)
+    two.unlink()
+    three.rename(root / "elsewhere")
+    monkeypatch.setattr(os, "open", _only_folders(os.open))
+    assert differences(str(root), catalogue) == {"same": 9, "changed": 1, "new": 1, "gone": 2}
+    assert take_stock(str(root), catalogue, skipped=lambda path, why: None).gone == 2
+
+
+def _only_folders(open_it: Callable[..., int]) -> Callable[..., int]:
+    def opening(path: str, flags: int, *rest: int, **more: int) -> int:
+        if not flags & os.O_DIRECTORY:
+            raise PermissionError(13, "Permission denied")
+        return open_it(path, flags, *rest, **more)
+
+    return opening
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from itertools import chain, islice
 
@@ -40,12 +40,12 @@ from dcmsync.contract import (
 from dcmsync.endpoints import Setting
 from dcmsync.endpoints.folder import media
 from dcmsync.endpoints.folder.below import open_file
-from dcmsync.endpoints.folder.scan import A_LINK, examine_open
+from dcmsync.endpoints.folder.scan import A_LINK, Skip, examine_open
 from dcmsync.endpoints.folder.stamp import stamp_of
 from dcmsync.endpoints.folder.stock import take_stock
 from dcmsync.errors import LocalTrouble
 from dcmsync.locator import Folder
-from dcmsync.wire import dataset, kept
+from dcmsync.wire import dataset, keywords
 from dcmsync.wire.part10 import PREAMBLE_OCTETS
 
 ANSWERS_AT_ONCE = 256
@@ -53,20 +53,25 @@ FILES_AT_ONCE = 16
 PIECE_OCTETS = 1 << 20
 QUICK_OCTETS = 64 << 10  # a file up to this size is read in the event loop
 
-_REMEMBERED = kept.KEYWORDS | {
+_REMEMBERED = keywords.KEYWORDS | {
     *UNIQUE_KEYS.values(), "SOPClassUID", "TransferSyntaxUID", "AvailableTransferSyntaxUID", "ModalitiesInStudy",
     "SOPClassesInStudy", "NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances",
     "NumberOfSeriesRelatedInstances",
 }  # fmt: skip
 
 
-class FolderPlace:
-    """One folder, of which stock is taken once, whoever asks first. `name` is the locator as typed."""
+Take = Callable[[str, Catalogue, Skip], None]
+"""Brings a catalogue up to date with what is below a path."""
 
-    def __init__(self, folder: Folder, setting: Setting) -> None:
+
+class FolderPlace:
+    """One folder, of which stock is taken once, whoever asks first: by `take`. `name` is the locator as typed."""
+
+    def __init__(self, folder: Folder, setting: Setting, take: Take | None = None) -> None:
         self.name = str(folder)
         self._root = folder.path
         self._setting = setting
+        self._take = take or _take_all
         self._lock = anyio.Lock()
         self._catalogue: Catalogue | None = None
         self._unread = 0
@@ -138,7 +143,7 @@ class FolderPlace:
         if not os.path.isdir(self._root):  # to take stock of nothing would be to forget everything
             raise LocalTrouble(f"{self.name} is no folder that is there")
         catalogue = self._setting.catalogue(self._root)
-        take_stock(self._root, catalogue, skipped=self._skipped)
+        self._take(self._root, catalogue, self._skipped)
         media.compare(self._root, self.name, catalogue, warn=self._setting.warn, skipped=self._setting.skipped)
         return catalogue
 
@@ -249,6 +254,10 @@ class Session:
 def open_folder(folder: Folder, setting: Setting) -> FolderPlace:
     """The folder that a locator names. Looks at nothing yet."""
     return FolderPlace(folder, setting)
+
+
+def _take_all(root: str, catalogue: Catalogue, skipped: Skip) -> None:
+    take_stock(root, catalogue, skipped=skipped)
 
 
 def close_all(lot: deque[Opened]) -> None:

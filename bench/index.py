@@ -78,7 +78,7 @@ def again(runs: int) -> Iterator[Row]:
             runs, lambda _: measure.run(status), lambda _: measure.run(ours), lambda _: measure.run(theirs)
         )
     yield Row("P7", f"`cache status` of {FILES:,} files, nothing changed", measure.words(looked),
-              f"`rsync -n -a`: {measure.words(other)}", measure.ratio(looked, other), "0.5 x", "same, changed, new, gone")
+              f"`rsync -n -a`: {measure.words(other)}", measure.ratio(looked, other), "0.5 x", "no file opened")
     yield Row("P7", "`query`, which looks likewise", measure.words(asked), f"`rsync -n -a`: {measure.words(other)}",
               measure.ratio(asked, other), "0.5 x", f"{STUDIES} studies answered from the cache")
 

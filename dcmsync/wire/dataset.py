@@ -80,6 +80,11 @@ def decode_text(vr: str, raw: bytes, character_set: bytes) -> str:
     return _text(vr, raw, _encodings(character_set))
 
 
+def encode_text(vr: str, text: str, character_set: bytes) -> bytes | None:
+    """The octets of a text, unpadded; None where the raw (0008,0005) `character_set` cannot say it."""
+    return text.encode() if text.isascii() else _octets(vr, text, character_set.decode("latin-1"))
+
+
 def _fits(number: str, mask: str) -> bool:
     return all(wanted in (digit, "x") for digit, wanted in zip(number, mask, strict=True))
 

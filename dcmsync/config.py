@@ -75,6 +75,62 @@ class Endpoint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         examples=["ISO_IR 100"])] | None = None
     max_associations: Annotated[int, Meta(
         ge=1, description="how many associations it grants us at a time", examples=[2])] | None = None
+    model: Annotated[Literal["study", "patient", "patient-study"], Meta(
+        description="by which information model it is asked: study (Study Root), patient (Patient Root) or "
+        "patient-study (Patient/Study Only: nothing below studies)", examples=["patient"])] = "study"  # fmt: skip
+    relational: Annotated[bool, Meta(
+        description="ask for relational queries: where it agrees, one query takes the place of a walk from studies "
+        "down", examples=[True])] = False  # fmt: skip
+    fuzzy: Annotated[bool, Meta(
+        description="ask for fuzzy matching of person names", examples=[True])] = False
+    timezone: Annotated[bool, Meta(
+        description="ask for dates and times in our own time zone", examples=[True])] = False
+    ca: Annotated[str, Meta(
+        description="with dicoms://: the authorities that may vouch for it, a PEM file; the system's, where it is "
+        "not set", examples=["/etc/ssl/hospital-ca.pem"])] | None = None  # fmt: skip
+    server_name: Annotated[str, Meta(
+        description="with dicoms://: whom its certificate must name, where that is not the host of the locator",
+        examples=["pacs.example.org"])] | None = None
+    certificate: Annotated[str, Meta(
+        description="with dicoms://: our own certificate, with those that lead to its authority, a PEM file",
+        examples=["/etc/ssl/research1.crt"])] | None = None
+    key: Annotated[str, Meta(
+        description="the key of our certificate, a PEM file; where it is not set, it stands in the same file",
+        examples=["/etc/ssl/private/research1.key"])] | None = None
+    key_password_file: Annotated[str, Meta(
+        description="the file whose first line is the password of the key", examples=["~/.config/dcmsync/key"],
+        )] | None = None  # fmt: skip
+    key_password_command: Annotated[str, Meta(
+        description="the command whose first line of output is the password of the key",
+        examples=["pass show pacs/key"])] | None = None
+    tls_profile: Annotated[Literal["bcp195", "modified"], Meta(
+        description="with dicoms://: the profile of PS3.15: bcp195 (B.12), or modified (B.13), with keys of 256 bits "
+        "alone", examples=["modified"])] = "bcp195"  # fmt: skip
+    verify: Annotated[bool, Meta(
+        description="with dicoms://: false lets anybody pass for it; each run warns of that", examples=[True],
+        )] = True  # fmt: skip
+    user: Annotated[str, Meta(
+        description="the user that we are there (user identity negotiation)", examples=["ada"])] | None = None
+    password_file: Annotated[str, Meta(
+        description="the file whose first line is the password of the user", examples=["~/.config/dcmsync/ada"],
+        )] | None = None  # fmt: skip
+    password_command: Annotated[str, Meta(
+        description="the command whose first line of output is the password of the user",
+        examples=["pass show pacs/ada"])] | None = None
+    netrc: Annotated[bool, Meta(
+        description="take user and password of its host from ~/.netrc, or the file that NETRC names",
+        examples=[True])] = False
+    token_file: Annotated[str, Meta(
+        description="the file that holds the token of the user: a JSON web token, or an assertion",
+        examples=["/run/user/1000/token"])] | None = None
+    token_command: Annotated[str, Meta(
+        description="the command that writes the token of the user; it is run for each association",
+        examples=["get-token --audience pacs"])] | None = None
+    identity: Annotated[Literal["user", "password", "jwt", "saml", "kerberos"], Meta(
+        description="what kind of identity is given; where it is not set: password where there is one, jwt where "
+        "there is a token, else user", examples=["saml"])] | None = None  # fmt: skip
+    identity_required: Annotated[bool, Meta(
+        description="leave it unless it answers that it accepts the identity", examples=[True])] = False
 
 
 class Selector(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -44,6 +44,7 @@ class Places:
         self._watch = watch
         self._streams = streams
         self._catalogues: dict[str, Catalogue] = {}
+        self._warned: set[str] = set()
         self._receiving: TaskGroup | None = None
         self._mailbox: Mailbox | None = None
         self._open_mailbox = mailbox or self.mailbox
@@ -84,9 +85,12 @@ class Places:
 
     def open(self, word: str) -> "Source":
         """The place called `word`, to bring things from. Raises UsageError."""
+        from dcmsync.commands.credentials import access
         from dcmsync.endpoints import Setting, open_place
+        from dcmsync.wire.upperlayer.extension import Wishes
 
         set_up = self._config.endpoints.get(word)
+        place = self.parse(word)
         calling = self._given.get("calling") or (set_up and set_up.calling) or self._config.local.ae_title
         timeout_s = self._given.get("timeout") or (set_up and set_up.timeout) or DEFAULT_TIMEOUT_S
         setting = Setting(
@@ -100,8 +104,20 @@ class Places:
             mailbox=self._open_mailbox,
             senders=set_up.senders if set_up else (),
             quirks=self.quirks(word),
+            access=access(place, set_up, name=word, environ=environ, warn=self._warn_once),
+            model=set_up.model if set_up else "study",
+            wishes=Wishes(
+                relational=bool(self._given.get("relational") or (set_up and set_up.relational)),
+                fuzzy=bool(self._given.get("fuzzy") or (set_up and set_up.fuzzy)),
+                timezone=bool(set_up and set_up.timezone),
+            ),
         )
-        return open_place(self.parse(word), setting)
+        return open_place(place, setting)
+
+    def _warn_once(self, words: str) -> None:
+        if words not in self._warned:
+            self._warned.add(words)
+            self._streams.warn(words)
 
     def quirks(self, word: str) -> Quirks:
         """What is to be heeded of the place. Raises UsageError."""

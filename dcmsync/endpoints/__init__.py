@@ -9,10 +9,13 @@ from msgspec import Struct
 from dcmsync.contract import Catalogue, Source
 from dcmsync.locator import Archive, Folder, Locator, Node
 from dcmsync.quirks import Quirks
+from dcmsync.wire.upperlayer.extension import Wishes
 
 if TYPE_CHECKING:
     from dcmsync.net.mailbox import Mailbox
     from dcmsync.net.patience import Watch
+    from dcmsync.net.tls import Terms
+    from dcmsync.wire.upperlayer.identity import Identity
 
 KINDS: dict[type, str] = {
     Node: "dcmsync.endpoints.dimse.place:open_node",
@@ -21,11 +24,20 @@ KINDS: dict[type, str] = {
 }
 
 
+class Access(Struct, frozen=True, kw_only=True):
+    """How a node lets us in. Without `terms` it is spoken to in plain; `identity` says who the user is."""
+
+    terms: "Terms | None" = None
+    identity: "Callable[[], Identity] | None" = None
+    identity_required: bool = False
+
+
 class Setting(Struct, frozen=True, kw_only=True):
     """What a place is opened with. Remote ones: who we are there, and how patient to be. Local ones: `catalogue`
     gives what is remembered of the place at a path, `skipped` hears the path and why of what is passed by, `warn` what
     may surprise. DIMSE nodes: `via` says by which service they give, None for what they offer; `mailbox` opens where
-    the instances of a C-MOVE arrive, and `senders` are other hosts that they may come from; `quirks` are to be heeded.
+    the instances of a C-MOVE arrive, and `senders` are other hosts that they may come from; `quirks` are to be heeded;
+    `access` says how we are let in, `model` and `wishes` how it is asked.
     """
 
     calling_ae: str
@@ -38,6 +50,9 @@ class Setting(Struct, frozen=True, kw_only=True):
     mailbox: "Callable[[], Mailbox] | None" = None
     senders: tuple[str, ...] = ()
     quirks: Quirks = Quirks()
+    access: Access = Access()
+    model: Literal["study", "patient", "patient-study"] = "study"
+    wishes: Wishes = Wishes()
 
 
 def open_place(locator: Locator, setting: Setting) -> Source:

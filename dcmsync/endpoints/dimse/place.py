@@ -14,6 +14,7 @@ from dcmsync.endpoints import Setting
 from dcmsync.endpoints.dimse.moving import Mover
 from dcmsync.endpoints.dimse.session import QUERY_SYNTAXES, Session
 from dcmsync.locator import Node
+from dcmsync.net import tls
 from dcmsync.net.association import Peer, associate
 from dcmsync.net.channel import Limits
 from dcmsync.net.patience import Watch
@@ -62,7 +63,16 @@ class DimseNode:
 def open_node(node: Node, setting: Setting) -> DimseNode:
     """The node that a locator names; its own word on who we are there goes first."""
     calling_ae = node.calling_ae or setting.calling_ae
-    peer = Peer(host=node.host, port=node.port, called_ae=node.ae, calling_ae=calling_ae)
+    access = setting.access
+    peer = Peer(
+        host=node.host,
+        port=node.port,
+        called_ae=node.ae,
+        calling_ae=calling_ae,
+        secure=tls.client(access.terms) if access.terms else None,
+        identity=access.identity,
+        identity_required=access.identity_required,
+    )
     limits = Limits(timeout_s=setting.timeout_s)
     via = setting.via or ("move" if setting.quirks.no_cget else None)
     mover = Mover(

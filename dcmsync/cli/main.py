@@ -43,6 +43,7 @@ VERBS: Mapping[str, Row] = {
     "filter": Row("dcmsync.commands.filter", "keep the records that match; writes the very lines it read"),
     "diff": Row("dcmsync.commands.diff", "tell what DEST lacks of SOURCE, or has otherwise; writes records"),
     "pull": Row("dcmsync.commands.pull", "bring what the records name to this machine; writes outcomes"),
+    "push": Row("dcmsync.commands.push", "deliver files, or what records name, to another machine; writes outcomes"),
     "sync": Row("dcmsync.commands.sync", "make a place have what others have: query, compare and bring in one go"),
     "verify": Row("dcmsync.commands.verify", "see whether things are there, whole, and the same; writes outcomes"),
     "dump": Row("dcmsync.commands.dump", "show what is in files: DICOM JSON in a pipe, lines on a terminal"),

@@ -1,7 +1,7 @@
-"""What `pull` and `sync` share: destinations on this machine, the engine between them and the sources, and the end.
+"""What `pull`, `push` and `sync` share: destinations, the engine between them and the sources, and the end.
 
-Owns how a destination is set up (its stock, its landing, its layout) and what a run says when it is over. Refuses to
-know where the work comes from.
+Owns how a destination on this machine is set up (its stock, its landing, its layout; `delivering` does the remote ones)
+and what a run says when it is over. Refuses to know where the work comes from.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 from argparse import Namespace
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from dcmsync.commands.places import Places
 from dcmsync.commands.printer import Printer
 from dcmsync.contract import Arrival, Catalogue, Destination, Holding, Origin, Source
 from dcmsync.errors import ExitStatus, UsageError
-from dcmsync.locator import Archive, Folder
+from dcmsync.locator import Archive, Folder, Node
 from dcmsync.plan import layout
 from dcmsync.plan.levels import Query
 from dcmsync.plan.window import Judge
@@ -40,41 +41,60 @@ if TYPE_CHECKING:
 
 
 KEPT_AT_ONCE = 1000  # files of which rows are held back at most
+_LOCAL_ONLY = {"layout": None, "link": False, "symlink": False, "move": False, "verify": None}  # or of remote ones only
 
 
 class Bringing:
-    """One run. `words` name the destinations; `arguments` has what options.BRINGING gives."""
+    """One run. `words` name the destinations; `arguments` has what options.BRINGING gives, or options.DELIVERING.
+
+    `sources` are places that are open already, by their words.
+    """
 
     def __init__(
-        self, arguments: Namespace, streams: Streams, places: Places, words: Sequence[str], *, trust: Trust = "uids"
+        self,
+        arguments: Namespace,
+        streams: Streams,
+        places: Places,
+        words: Sequence[str],
+        *,
+        trust: Trust = "uids",
+        sources: Mapping[str, Source] | None = None,
     ) -> None:
+        arguments = Namespace(**{**_LOCAL_ONLY, **vars(arguments)})
         self._arguments = arguments
         self._streams = streams
         self._places = places
         self._trust = trust
+        self._sources = sources or {}
         self._layout = layout.compile(arguments.layout or layout.DEFAULT)
         self._wanted = frozenset(tag_of(keyword) for keyword in self._layout.keywords)
         self._transfer = _transfer(arguments)
         self._printer = Printer(streams, arguments.format, shown="table")
-        self._places_by_word = {word: self._local(word) for word in words}
+        self._places_by_word = {word: self._destination(word) for word in words}
         self._memories: list[_Memory] = []
         self._signal = 0
         self.pull: Pull[Any] | None = None
 
     async def run(self, works: Callable[[], AsyncIterable[Sequence[Work]]]) -> ExitStatus:
         """Brings everything, under the eye of the signals. What was said of each is written; the end is not yet."""
-        return await self._places.receiving(lambda: self._run(works))
+        async def run() -> ExitStatus:
+            async with AsyncExitStack() as stack:
+                targets = [await self._target(word, stack) for word in self._places_by_word]
+                return await self._run(works, targets)
 
-    async def _run(self, works: Callable[[], AsyncIterable[Sequence[Work]]]) -> ExitStatus:
+        return await self._places.receiving(run)
+
+    async def _run(
+        self, works: Callable[[], AsyncIterable[Sequence[Work]]], targets: Sequence[Target[Any]]
+    ) -> ExitStatus:
         arguments, streams = self._arguments, self._streams
-        targets = [await anyio.to_thread.run_sync(self._target, word) for word in self._places_by_word]
         meter = streams.meter()
         self.pull = pull = Pull(
             Settings(
                 jobs=self._places.most_jobs, itemize=arguments.itemize, dry_run=arguments.dry_run, trust=self._trust
             ),
             targets,
-            open_source=self._places.open,
+            open_source=lambda name: self._sources.get(name) or self._places.open(name),
             write=self._write,
             warn=streams.warn,
             meter=meter,
@@ -85,6 +105,8 @@ class Bringing:
         try:
             if not arguments.dry_run:
                 for target in targets:
+                    if target.takes is not None:  # a remote one
+                        continue
                     landing = self._landing(target)
                     landings.append(landing)
                     target.destination = landing
@@ -114,7 +136,8 @@ class Bringing:
             if isinstance(place, Folder):
                 status = max(status, await self._delete_from(word, place, source, query, keep, most))
             else:
-                self._streams.warn(f"{word}: nothing is ever deleted from an archive")
+                kind = "a node" if isinstance(place, Node) else "an archive"
+                self._streams.warn(f"{word}: nothing is ever deleted from {kind}")
         return status
 
     async def _delete_from(
@@ -155,19 +178,30 @@ class Bringing:
         self._printer.end(complete=not reason, reason=reason)
         return status
 
-    def _local(self, word: str) -> Folder | Archive:
-        """Where a destination is. Raises UsageError when the word names something else."""
-        found = self._places.parse(word)
-        if not isinstance(found, Folder | Archive):
-            advice = "Name a folder or an archive of this machine, as in ./archive or study.zip"
+    def _destination(self, word: str) -> Folder | Archive | Node:
+        """Where a destination is. Raises UsageError when it is none for this verb, or for what is asked of it."""
+        found, given = self._places.parse(word), self._arguments
+        if isinstance(found, Node) and not given.verify:
+            advice = "Name a folder or an archive of this machine, as in ./archive or study.zip, or use dcmsync push"
             raise UsageError(f"{word} is no place that things can be brought to", advice=advice)
-        if isinstance(found, Archive) and (self._arguments.link or self._arguments.symlink):
+        if isinstance(found, Archive) and (given.link or given.symlink):
             raise UsageError(f"{word}: an archive holds no links", advice="Leave out --link and --symlink")
+        if isinstance(found, Node) and (given.link or given.symlink or given.move):
+            advice = "Leave out --link, --symlink and --move"
+            raise UsageError(f"{word}: files are neither linked nor moved to a node", advice=advice)
         return found
 
-    def _target(self, word: str) -> Target[Any]:
+    async def _target(self, word: str, stack: AsyncExitStack) -> Target[Any]:
         """A destination, and what it holds."""
+        if isinstance(self._places_by_word[word], Node):
+            from dcmsync.commands.delivering import Delivering
+
+            return await Delivering(self._arguments, self._streams, self._places, self._trust).enter(word, stack)
+        return await anyio.to_thread.run_sync(self._local_target, word)
+
+    def _local_target(self, word: str) -> Target[Any]:
         place = self._places_by_word[word]
+        assert not isinstance(place, Node)
         if self._arguments.force or self._arguments.move:
             return Target(word, Nothing())
         catalogue = self._places.catalogue(place.path)
@@ -187,6 +221,7 @@ class Bringing:
         from dcmsync.cache.digest import content_of, hasher
 
         place = self._places_by_word[target.name]
+        assert not isinstance(place, Node)
         catalogue = self._places.catalogue(place.path)
         memory = _Memory(catalogue)
         self._memories.append(memory)

@@ -168,3 +168,29 @@ BRINGING: tuple[Option, ...] = (
     CALLING,
 )
 """What every verb has that brings instances to this machine."""
+
+TRUST = Option(flags=("--trust",), metavar="WHAT", choices=("counts", "uids", "content"), default="uids",
+               help="by what an instance counts as the same: counts, uids (default) or content")
+VERIFY = Option(flags=("--verify",), metavar="HOW", choices=("none", "uids", "content"), default="uids",
+                help="how a node is to prove that it has what was sent: asked for every instance again (uids, the "
+                     "default), fetched back and compared (content), or by its word alone (none)")
+ITEMIZE = Option(flags=("--itemize", "-i"),
+                 help="one outcome for each instance, not only for those that are not fine")
+
+DELIVERING: tuple[Option, ...] = (
+    ITEMIZE,
+    Option(flags=("--force", "-f"), help="send what is there already, too"),
+    TRUST,
+    VERIFY,
+    DRY_RUN,
+    Option(flags=("--jobs", "-j"), metavar="N", parse=positive,
+           help="associations with DEST at a time, and series to read at a time; default 4"),
+    FORMAT,
+    CACHE,
+    NO_CACHE,
+    VIA,
+    PORT,
+    TIMEOUT,
+    CALLING,
+)
+"""What a verb has that delivers instances to another machine."""

@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dcmsync.commands.options import BRINGING, Command, Option, Streams, positive
+from dcmsync.commands.options import BRINGING, TRUST, VERIFY, Command, Option, Streams, positive
 from dcmsync.errors import ExitStatus, Refused, UsageError
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ COMMAND = Command(
         Option(flags=("--since",), metavar="WHEN", help="studies from then on: 12h, 2d, 20240131, 2024-01-31T12:00"),
         Option(flags=("--until",), metavar="WHEN", help="studies up to then, inclusive"),
         Option(flags=("--all",), help="allow to ask a remote source for everything"),
-        Option(flags=("--trust",), metavar="WHAT", choices=("counts", "uids", "content"), default="uids",
-               help="by what an instance counts as the same: counts, uids (default) or content"),
+        TRUST,
+        VERIFY,
         Option(flags=("--delete",), help="remove from DEST, at the end, what matches there and SOURCE does not have"),
         Option(flags=("--max-delete",), metavar="N", parse=positive,
                help="with --delete: when more than N instances would go, none goes"),
@@ -68,7 +68,7 @@ def run(arguments: Namespace, streams: Streams) -> ExitStatus:
         places = Places(arguments, watch, streams)
         query, keep = _what(arguments, places, sources, words)
         opened = [(word, places.open(word)) for word in sources]
-        bringing = Bringing(arguments, streams, places, destinations, trust=arguments.trust)
+        bringing = Bringing(arguments, streams, places, destinations, trust=arguments.trust, sources=dict(opened))
         listing = Listing(opened, query, keep, warn=streams.warn)
 
         async def sync() -> ExitStatus:

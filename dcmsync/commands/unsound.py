@@ -20,16 +20,18 @@ def tell_unsound(
     warn: Callable[[str], None],
     note: Callable[[str], None],
     among: Collection[Series] | None = None,
+    are_named: bool = False,
 ) -> bool:
     """Names what may belong to the question, and says whether there was any.
 
     `among`: only what is known to belong to these. At instance level each file is a record; else they are counted.
+    `are_named`: each file was named by somebody, so that one that is no DICOM is trouble too.
     """
     troubles = strangers = 0
     for holding in catalogue.others():
         if is_directory(holding.path):
             continue
-        if not is_trouble(holding):
+        if not (are_named or is_trouble(holding)):
             strangers += 1
             continue
         own = {(holding.study_uid, ""), (holding.study_uid, holding.series_uid)}

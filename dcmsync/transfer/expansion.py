@@ -135,7 +135,7 @@ class Expansion(Generic[JobT]):
                 if uid in held and not differs and self._is_same(held[uid], contents.get(uid)):
                     ledger.present(uid, held[uid].path, held[uid].size)
                 elif uid in held and not (held[uid].path or held[uid].content):  # nobody could compare it on arrival
-                    ledger.conflict(uid, f"{target.name} holds an instance of this UID that is not known to be the same")
+                    ledger.conflict(uid, f"{target.name} has this UID, and its content is not known to be the same")
 
     async def _asked(self, target: Target[JobT], answer: Awaitable[Answer]) -> Answer | None:
         """What a target says it holds; None when it cannot be reached, so that it takes no more."""

@@ -100,6 +100,11 @@ class Ledger:
         """An instance is at the destination already, whole."""
         self._note(sop_instance_uid, "present", path=path, size=size)
 
+    def conflict(self, sop_instance_uid: str, message: str) -> None:
+        """The destination has another instance of this UID, or may have, and keeps it."""
+        self._raise(ExitStatus.FAILED)
+        self._note(sop_instance_uid, "conflict", reason="differs", message=f"{message}; --force sends it all the same")
+
     def would_store(self, sop_instance_uid: str) -> None:
         """A dry run would bring this instance."""
         self._note(sop_instance_uid, "stored")

@@ -6,6 +6,7 @@ are cut. A place that cannot be asked at all is asked once. Refuses to send anyt
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import aclosing
 from typing import TypeVar
@@ -26,6 +27,7 @@ from dcmsync.transfer.target import Findings, Held
 Answer = TypeVar("Answer")
 _INSTANCES = Query(level=Level.INSTANCE, keys={}, usual=False)
 _COUNTS = {Level.STUDY: "NumberOfStudyRelatedInstances", Level.SERIES: "NumberOfSeriesRelatedInstances"}
+_DIGESTS = 100_000
 _ONE_BY_ONE = 20  # how many instances that a list does not name are asked for, before the rest is taken for missing
 LATE_S = (0.25, 1.0, 3.0)  # a place may say that it stored something a while before it lists it
 
@@ -51,7 +53,7 @@ class Asked:
         """What it lists of a series; None when it cannot be asked. Raises DestinationLost, PeerError."""
 
         async def ask(session: Holds) -> Listed:
-            inventory = Inventory(session, name=self.name, warn=self._warn)
+            inventory = Inventory(session, name=self.name, warn=self.warn)
             known = {"StudyInstanceUID": study_uid, "SeriesInstanceUID": series_uid}
             async with aclosing(inventory.walk(_INSTANCES, known)) as found:
                 uids = [str(thing["SOPInstanceUID"]) async for thing in found]
@@ -99,7 +101,8 @@ class Asked:
 
         return await self._fleet.ask(ask)
 
-    def _warn(self, words: str) -> None:
+    def warn(self, words: str) -> None:
+        """Says it, once."""
         if words not in self._told:
             self._told.add(words)
             self._tell(words)
@@ -112,7 +115,7 @@ class Asked:
             return await self._fleet.ask(question)
         except (Refused, Rejected) as error:
             self.refusal = error.message
-            self._warn(f"{self.name} cannot be asked what it has: {error.message.removeprefix(self.name + ': ')}")
+            self.warn(f"{self.name} cannot be asked what it has: {error.message.removeprefix(self.name + ': ')}")
             return None
 
 
@@ -122,6 +125,11 @@ class RemoteStock:
     def __init__(self, asked: Asked, contents: Contents | None = None) -> None:
         self._asked = asked
         self._contents = contents
+        self._digests: OrderedDict[str, str] = OrderedDict()
+
+    def content(self, sop_instance_uid: str) -> str:
+        """The digest of what it has under a UID, "" where unknown; asked for of a series that was asked for lately."""
+        return self._digests.get(sop_instance_uid, "")
 
     async def series(self, study_uid: str, series_uid: str) -> Mapping[str, Held]:
         """What it lists; nothing when it cannot be asked, so that all is sent."""
@@ -133,8 +141,13 @@ class RemoteStock:
             if self._contents is not None and listed.uids:
                 kinds = dict.fromkeys(listed.uids, "")
                 digests = await self._asked.contents(self._contents, study_uid, series_uid, kinds)
-        except PeerError:
+        except PeerError as error:
+            self._asked.warn(f"{error}: what it has of a series is not known, so that all of it is sent")
             return {}
+        for uid, digest in digests.items():
+            self._digests[uid] = digest.removeprefix("xxh3:")
+        while len(self._digests) > _DIGESTS:
+            self._digests.popitem(last=False)
         return {uid: Held("", 0, digests.get(uid, "").removeprefix("xxh3:")) for uid in listed.uids}
 
     async def count(self, study_uid: str, series_uid: str) -> int | None:

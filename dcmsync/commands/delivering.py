@@ -1,0 +1,74 @@
+"""Remote destinations of `push` and `sync`: what they hold, how things get there, and how that is proven.
+
+Owns the wiring of a node with the parts of `transfer` that deliver. Refuses to know where the work comes from.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from contextlib import AsyncExitStack
+
+from dcmsync.cache.digest import content_of, hasher
+from dcmsync.commands.options import Streams
+from dcmsync.commands.places import Places
+from dcmsync.contract import Arrival, Expected, Parcel, Store
+from dcmsync.transfer.consigner import Consigner, ReadAt, Settings
+from dcmsync.transfer.contents import Contents
+from dcmsync.transfer.courier import Courier
+from dcmsync.transfer.expansion import Trust
+from dcmsync.transfer.fleet import Fleet
+from dcmsync.transfer.remote import Asked, RemoteStock, Witness
+from dcmsync.transfer.target import Nothing, Target
+from dcmsync.wire.arrived import flaw, judge
+from dcmsync.wire.source import Distant
+
+
+class Delivering:
+    """The remote destinations of one run. `arguments` has verify and force, and dry_run."""
+
+    def __init__(self, arguments: Namespace, streams: Streams, places: Places, trust: Trust) -> None:
+        self._arguments = arguments
+        self._streams = streams
+        self._places = places
+        self._trust = trust
+        self._contents = Contents(_content)
+
+    async def enter(self, word: str, stack: AsyncExitStack) -> Target[Parcel]:
+        """The destination called `word`, whose sessions end with `stack`. Nobody is called yet."""
+        node: Store = self._places.node(word)
+        fleet = await stack.enter_async_context(Fleet(node, self._places.jobs(word)))
+        asked = Asked(fleet, warn=self._streams.warn)
+        stock = RemoteStock(asked, self._contents if self._trust == "content" else None)
+        target: Target[Parcel] = Target(word, Nothing() if self._arguments.force else stock)
+        if self._arguments.dry_run:
+            return target
+        verify = self._arguments.verify
+        consigner = Consigner(
+            Settings(
+                completed=target.completed, judge=_judge, flaw=_flaw, hasher=hasher, content_of=_content,
+                held=stock.content, hashes=verify == "content",
+            )
+        )  # fmt: skip
+        target.deliver(consigner, lambda landed: Courier(fleet, landed))
+        if verify != "none":
+            target.prover = Witness(asked, self._contents if verify == "content" else None)
+        return target
+
+
+def _content(read_at: ReadAt, size: int, syntax: str) -> str:
+    return content_of(Distant(read_at, size), syntax, 0)
+
+
+def _flaw(read_at: ReadAt, size: int, syntax: str) -> str:
+    return flaw(Distant(read_at, size), syntax)
+
+
+def _judge(read_at: ReadAt, size: int, arrival: Arrival, expected: Expected) -> tuple[str, str]:
+    judged = judge(
+        Distant(read_at, size),
+        arrival.transfer_syntax_uid,
+        sop_instance_uid=arrival.sop_instance_uid,
+        study_uid=expected.study_uid,
+        series_uid=expected.series_uid,
+    )
+    return judged.reason, judged.message

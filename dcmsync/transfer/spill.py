@@ -145,7 +145,7 @@ class Queue:
 class Index:
     """UID -> some numbers, each known or not; to be asked when everything is in. A UID that came twice counts once.
 
-    hot: 18 us a look-up among 10,000,000 (24 reads of a row); 0 octets of memory each; 2 cores, 2026-11.
+    hot: 27 us a look-up and 3.6 us to take one in, among 2,000,000, in 52 MB all told; 2 shared cores, 2026-11.
     """
 
     def __init__(self, numbers: int = 0, *, sorter: Sorter | None = None) -> None:

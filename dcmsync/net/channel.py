@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from dcmsync.errors import Disconnected, PeerError, RemoteProtocolError
 from dcmsync.net.stream import Stream
+from dcmsync.net.throttle import Throttle
 from dcmsync.wire.dimse import command as commands
 from dcmsync.wire.dimse.messages import Assembler, Begun, MessageEvent, Pieces
 from dcmsync.wire.upperlayer import association as upper
@@ -28,7 +29,7 @@ Octets = bytes | memoryview
 class Limits(Struct, frozen=True, kw_only=True):
     """What we let a peer do to us. Seconds and octets.
 
-    `max_pdu_octets` is what we advertise: DCMTK peers then send 128 KiB, their own limit.
+    `throttle` slows all traffic with it down. `max_pdu_octets` is what we advertise: DCMTK peers then send 128 KiB, their own limit.
     """
 
     timeout_s: float = 60.0
@@ -38,6 +39,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     max_identifier_octets: int = 1 << 24
     max_instance_octets: int = 1 << 36
     max_answers: int = 5_000_000
+    throttle: Throttle | None = None
 
 
 class ReleasedByPeer(Exception):
@@ -49,6 +51,7 @@ class Channel:
 
     def __init__(self, stream: Stream, machine: upper.Association, limits: Limits) -> None:
         self.stream = stream
+        self.stream.slow_down(limits.throttle)
         self.machine = machine
         self.limits = limits
         self.contexts: dict[int, Context] = {}

@@ -20,10 +20,12 @@ from dcmsync.errors import Disconnected, PeerError, Stalled, Unreachable
 from dcmsync.net.patience import Guard
 
 if TYPE_CHECKING:
+    from dcmsync.net.throttle import Throttle
     from dcmsync.net.tls import Secured
 
 BUFFER_OCTETS = 4 << 20
 _BATCHES_IN_A_ROW = 4
+_PACED_OCTETS = 64 << 10  # taken at once under a throttle, so that it makes many short waits of a long one
 _PIECES_PER_WRITE = 1000  # IOV_MAX is 1024 on Linux and macOS
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 
@@ -48,6 +50,7 @@ class Stream:
         self._start = 0
         self._end = 0
         self._unwaited = 0
+        self._throttle: Throttle | None = None
 
     @property
     def pending(self) -> memoryview:
@@ -87,6 +90,10 @@ class Stream:
         """Whether TLS is on it."""
         return self._secured is not None
 
+    def slow_down(self, throttle: "Throttle | None") -> None:
+        """From now on every octet, in or out, is paid for."""
+        self._throttle = throttle
+
     def consume(self, octets: int) -> None:
         """Marks octets at the front of `pending` as used."""
         self._start += octets
@@ -101,9 +108,10 @@ class Stream:
             # What is left is less than a header, or the front of a small PDU.
             self._buffer[:left] = bytes(self._buffer[self._start : self._end])
             self._start, self._end = 0, left
+        end = len(self._buffer) if self._throttle is None else min(left + _PACED_OCTETS, len(self._buffer))
         while True:
             try:
-                count = self._link.recv_into(self._buffer[left:])
+                count = self._link.recv_into(self._buffer[left:end])
             except BlockingIOError:
                 await self._wait(anyio.wait_readable)
                 continue
@@ -112,6 +120,7 @@ class Stream:
             if not count and self.guard.expired:
                 raise Stalled(f"{self.name}: {self.guard.expired}")
             self._end += count
+            await self._pay(count)
             return count
 
     async def breathe(self) -> None:
@@ -149,6 +158,7 @@ class Stream:
                 raise self._broken(error) from error
             if is_payload:
                 self.guard.octets += sent
+            await self._pay(sent)
             while first < len(left) and sent >= len(left[first]):
                 sent -= len(left[first])
                 first += 1
@@ -167,6 +177,16 @@ class Stream:
         if self._secured is not None:
             self._secured.close_notify()
         self._socket.close()
+
+    async def _pay(self, octets: int) -> None:
+        """Waits as long as the throttle says. Meanwhile it is we who make the peer wait."""
+        if self._throttle is None:
+            return
+        was_armed = self.guard.armed
+        self.guard.pause()
+        await self._throttle.pay(octets)
+        if was_armed:
+            self.guard.resume()
 
     async def _wait(self, ready: Callable[[socket.socket], Awaitable[None]]) -> None:
         self._unwaited = 0

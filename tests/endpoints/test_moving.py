@@ -4,11 +4,12 @@ The peer is a script: it takes the C-MOVE on one connection, and calls our mailb
 whatever it does, the client ends within three of them, by name, and takes nothing foreign.
 """
 
+import itertools
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from typing import Any
 
 import anyio
@@ -111,7 +112,7 @@ def in_time_and_leaving_no_thread(deadlines: float) -> Iterator[None]:
 
 def run(
     then: Then,
-    operation: Callable[[Any], Any],
+    operation: Callable[..., Any],
     *,
     house: House | None = None,
     via: Via | None = "move",
@@ -119,8 +120,9 @@ def run(
     refuse: Sequence[str] = (),
     deadlines: float = 3,
     script: Callable[[House], Callable[[Talk], None]] | None = None,
+    sessions: int = 1,
 ) -> Any:
-    """What an operation of a session gives, against a peer that does `then`."""
+    """What an operation of one session or several gives, against a peer that does `then`."""
     house = house or House()
     limits = Limits(timeout_s=DEADLINE_S)
 
@@ -133,9 +135,11 @@ def run(
                 mover = Mover(
                     server.peer, limits, mailbox=lambda: mailbox, via=via, senders=senders, warn=house.warnings.append
                 )
+                node = DimseNode(server.peer, limits=limits, watch=watch, mover=mover)
                 try:
-                    async with DimseNode(server.peer, limits=limits, watch=watch, mover=mover).session() as session:
-                        return await operation(session)
+                    async with AsyncExitStack() as stack:
+                        opened = [await stack.enter_async_context(node.session()) for _ in range(sessions)]
+                        return await operation(*opened)
                 finally:
                     house.refused, house.strangers = mailbox.refused, dict(mailbox.strangers)
                     tasks.cancel_scope.cancel()
@@ -405,27 +409,13 @@ def test_two_that_wait_for_the_same_are_told_apart_by_the_message_id() -> None:
         talk.send(answer(context_id, request, SUCCESS, completed=5))
 
     takers = [Taker(WANTED), Taker(WANTED)]
-    house, limits = House(), Limits(timeout_s=DEADLINE_S)
 
-    async def main(server: Scripted) -> None:
-        with Watch() as watch:
-            async with anyio.create_task_group() as tasks:
-                mailbox = Mailbox("127.0.0.1", 0, limits=limits, watch=watch)
-                house.port = mailbox.port
-                tasks.start_soon(mailbox.run)
-                mover = Mover(server.peer, limits, mailbox=lambda: mailbox, via="move")
+    async def both(session: Any, other: Any) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(session.fetch, WANT, takers[0])
+            tasks.start_soon(other.fetch, WANT, takers[1])
 
-                async def fetch(taker: Taker) -> None:
-                    async with DimseNode(server.peer, limits=limits, watch=watch, mover=mover).session() as session:
-                        await session.fetch(WANT, taker)
-
-                async with anyio.create_task_group() as fetches:
-                    for taker in takers:
-                        fetches.start_soon(fetch, taker)
-                tasks.cancel_scope.cancel()
-
-    with in_time_and_leaving_no_thread(3), Scripted(serving(house, then)) as server:
-        anyio.run(main, server)
+    run(then, both, sessions=2)
     assert [sorted(taker.arrived) for taker in takers] == [sorted(UIDS)] * 2
     assert sorted(taker.octets for taker in takers) == [500, 1000], "each took what its own C-MOVE brought"
 
@@ -732,11 +722,73 @@ def test_where_c_get_is_refused_it_is_c_move_from_then_on_said_once(code: int) -
     assert f"C-GET: the peer answers 0x{code:04X}" in warning and warning.endswith("trying C-MOVE")
 
 
+def test_a_session_that_is_opening_while_another_turns_to_c_move_turns_too() -> None:
+    """It has proposed C-GET by then, and must not look for it on an association made for C-MOVE."""
+    order, turned = itertools.count(), threading.Event()
+
+    def made(house: House) -> Callable[[Talk], None]:
+        def script(talk: Talk) -> None:
+            number = next(order)
+            if number == 1:  # the second is accepted only when the first has turned to C-MOVE
+                turned.wait(5)
+            talk.accept()
+            context_id, request, _ = talk.read_message()
+            if number < 2:
+                talk.send(answer(context_id, request, 0x0122))
+                talk.release()
+                return
+            turned.set()
+            sends_all(house, talk, context_id, request, list(UIDS))
+            talk.release()
+
+        return script
+
+    house, takers = House(), [Taker(WANTED), Taker(WANTED)]
+
+    async def both(session: Any, other: Any) -> None:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(session.fetch, WANT, takers[0])
+            tasks.start_soon(other.fetch, WANT, takers[1])
+
+    run(sends_all, both, house=house, via=None, script=made, sessions=2)
+    assert [len(taker.arrived) for taker in takers] == [5, 5] and len(house.warnings) == 1
+
+
 def test_where_c_get_has_no_context_it_is_c_move() -> None:
     house, taker = House(), Taker(WANTED)
     run(sends_all, fetching(taker), house=house, via=None, refuse=[GET])
     assert len(taker.arrived) == 5
     assert "the peer accepts no presentation context for it; trying C-MOVE" in house.warnings[0]
+
+
+def test_a_peer_that_aborts_c_get_again_and_again_is_asked_by_c_move() -> None:
+    """As Orthanc 1.10 does when it may not give by C-GET."""
+
+    def made(house: House) -> Callable[[Talk], None]:
+        def script(talk: Talk) -> None:
+            talk.accept()
+            assert talk.request is not None
+            if any(context.abstract_syntax == GET for context in talk.request.contexts):
+                talk.read_message()
+                talk.send(scripted.ABORT)
+                talk.hold()
+                return
+            context_id, request, _ = talk.read_message()
+            sends_all(house, talk, context_id, request, list(UIDS))
+            talk.release()
+
+        return script
+
+    async def twice(session: Any) -> None:
+        with pytest.raises(Disconnected):
+            await session.fetch(WANT, taker)
+        assert house.warnings == [], "once may be an accident"
+        await session.fetch(WANT, taker)
+
+    house, taker = House(), Taker(WANTED)
+    run(sends_all, twice, house=house, via=None, script=made)
+    assert len(taker.arrived) == 5
+    assert "C-GET: the peer ends the association instead of answering; trying C-MOVE" in house.warnings[0]
 
 
 def test_a_failure_of_c_get_that_says_nothing_of_the_service_is_no_reason_for_c_move() -> None:

@@ -21,6 +21,7 @@ from dcmsync.wire.upperlayer import codec, contexts, framing
 HOST = "127.0.0.1"
 EXPLICIT = contexts.EXPLICIT_LITTLE
 PENDING, SUCCESS = 0xFF00, 0x0000
+ABORT = codec.encode_abort(codec.Abort(2, 0))
 
 
 class Talk:

@@ -53,6 +53,7 @@ class Mover:
         self.via: Via | None = via or (None if mailbox else "get")
         self.warn = warn
         self.takes_lists: bool | None = None
+        self.aborted_gets = 0  # by which nothing came; who counts them turns to C-MOVE
         self._peer = peer
         self._timeout_s = limits.timeout_s
         self._open_mailbox = mailbox

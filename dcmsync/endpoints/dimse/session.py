@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dcmsync.contract import Arrival, Ask, Attributes, Ending, Level, Parcel, Receiver, Sink, Want
 from dcmsync.endpoints.dimse.moving import Mover
 from dcmsync.endpoints.dimse.storing import Kind, ending_of, kind_of, kinds_of
-from dcmsync.errors import PeerError, Refused, Rejected, RemoteProtocolError
+from dcmsync.errors import Disconnected, PeerError, Refused, Rejected, RemoteProtocolError
 from dcmsync.net.association import Answer, Association, Peer, associate
 from dcmsync.net.channel import Limits
 from dcmsync.net.patience import Watch
@@ -28,6 +28,7 @@ from dcmsync.wire.upperlayer.codec import ProposedContext, Role
 QUERY_SYNTAXES = (contexts.EXPLICIT_LITTLE, contexts.IMPLICIT_LITTLE)
 _WORDS = {Level.STUDY: "STUDY", Level.SERIES: "SERIES", Level.INSTANCE: "IMAGE"}
 _QUERY_CONTEXTS = 2  # C-FIND and C-GET, beside the storage contexts
+_ABORTED_GETS = 2
 _GET_IS_NOT_OFFERED = frozenset((status.REFUSED_CLASS, status.UNRECOGNISED_OPERATION))
 
 
@@ -89,7 +90,7 @@ class Session:
             if self._mover.via == "move":
                 return await self._move(want, receiver)
             if self._mover.via == "get":
-                return await self._get(want, receiver)
+                return await self._get(await self._ready(_pairs(want)), want, receiver)
             return await self._get_or_move(want, receiver)
         except BaseException:
             await self.drop(failed=True)
@@ -156,18 +157,29 @@ class Session:
             raise
 
     async def _get_or_move(self, want: Want, receiver: Receiver) -> Ending:
-        """Finds out by which service the node gives."""
+        """Finds out by which service the node gives.
+
+        Orthanc 1.10 aborts when it may not give by C-GET; what is aborted once may be an accident.
+        """
         counted = _Counted(receiver)
         association = await self._ready(_pairs(want))
         why = "accepts no presentation context for it"
         if association.accepts(operations.STUDY_ROOT_GET):
-            ending = await self._get(want, counted)
-            if counted.came:
-                self._mover.via = "get"
-            is_offered = ending.status not in _GET_IS_NOT_OFFERED and ending.status >> 8 != 0xA9
-            if counted.came or is_offered:
-                return ending
-            why = f"answers {ending.why}"
+            try:
+                ending = await self._get(association, want, counted)
+            except Disconnected:
+                self._mover.aborted_gets += not counted.came
+                if counted.came or self._mover.aborted_gets < _ABORTED_GETS:
+                    raise
+                why = "ends the association instead of answering"
+            else:
+                is_offered = ending.status not in _GET_IS_NOT_OFFERED and ending.status >> 8 != 0xA9
+                if counted.came or is_offered:
+                    return ending
+                why = f"answers {ending.why}"
+            finally:
+                if counted.came:
+                    self._mover.via = "get"
         if self._mover.via is None:
             self._mover.via = "move"
             self._mover.warn(f"{self._peer.name}: C-GET: the peer {why}; trying C-MOVE")
@@ -176,13 +188,12 @@ class Session:
     async def _move(self, want: Want, receiver: Receiver) -> Ending:
         return await self._mover.fetch(await self._ready_to_move(), want, receiver)
 
-    async def _get(self, want: Want, receiver: Receiver) -> Ending:
+    async def _get(self, association: Association, want: Want, receiver: Receiver) -> Ending:
         keys = {"StudyInstanceUID": want.study_uid, "SeriesInstanceUID": want.series_uid}
         level = Level.SERIES
         if not want.whole:
             level = Level.INSTANCE
             keys["SOPInstanceUID"] = "\\".join(want.instances)
-        association = await self._ready(_pairs(want))
         answer, _ = await association.get(
             operations.STUDY_ROOT_GET,
             lambda syntax: dataset.encode_identifier(keys, _WORDS[level], syntax),

@@ -194,7 +194,7 @@ def put_away(path: str) -> str:
 
 def _harden(connection: sqlite3.Connection) -> None:
     for pragma in ("trusted_schema = OFF", "cell_size_check = ON", "mmap_size = 0", "temp_store = MEMORY",
-                   "synchronous = NORMAL", "cache_size = -16000"):  # fmt: skip
+                   "synchronous = NORMAL", "cache_size = -16000", "wal_autocheckpoint = 8000"):  # fmt: skip
         connection.execute(f"PRAGMA {pragma}")
 
 

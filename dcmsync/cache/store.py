@@ -36,6 +36,7 @@ from dcmsync.errors import LocalTrouble, UsageError
 
 BATCH_ROWS = 1000
 _MAX_KNOWN = 10_000  # numbers of rows that are kept in mind
+_MAX_FREE = 0.1  # how much of a file may be empty
 _LOSSES = 3  # of the file, of tables in a file without a name, of tables in memory
 
 T = TypeVar("T")
@@ -226,7 +227,7 @@ class Store:
         )
 
     def shrink(self) -> None:
-        """Lets go of series and kinds without files, and of pages that nothing is in."""
+        """Lets go of series and kinds without files, and of pages that nothing is in, once they are many."""
         self._attempt(self._drop_empty_groups)
         self._attempt(self._vacuum)
 
@@ -413,8 +414,11 @@ class Store:
             self._kinds.clear()
 
     def _vacuum(self) -> None:
-        for statement in ("VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"):
-            self._connection.execute(statement).fetchall()
+        pragma = "SELECT freelist_count, page_count FROM pragma_freelist_count, pragma_page_count"
+        ((free, pages),) = self._connection.execute(pragma).fetchall()
+        if free > pages * _MAX_FREE:
+            self._connection.execute("VACUUM")
+        self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _insert(self, batch: Sequence[Holding]) -> None:
         with self._transaction("IMMEDIATE") as connection:

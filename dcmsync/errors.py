@@ -5,6 +5,7 @@
     ├── InputError                   6  a record stream that is broken or incomplete
     ├── LocalTrouble                 7  disk full, unwritable, locked
     ├── DestinationLost              *  a destination takes no more, for a reason that has a status of its own
+    ├── Uneditable                   3  an instance to which the edits that were asked for cannot be made
     ├── LocalProtocolError          70  we asked our own engine for what the standard forbids
     └── PeerError                    4  something about the other side
         ├── Unreachable              5  no connection, or no such host
@@ -105,6 +106,16 @@ class DestinationLost(DcmsyncError):
         self.cause = cause
         self.exit_status = cause.exit_status
         self.reason = cause.reason
+
+
+class Uneditable(DcmsyncError):
+    """Edits cannot be made to an instance. `reason` says whether that lies in them, or in its data set."""
+
+    exit_status = ExitStatus.FAILED
+
+    def __init__(self, message: str, *, reason: str = "edit") -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class LocalProtocolError(DcmsyncError):

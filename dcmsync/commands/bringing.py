@@ -17,6 +17,7 @@ import anyio
 import anyio.to_thread
 from msgspec import UNSET
 
+from dcmsync.commands.editing import Editing, asked
 from dcmsync.commands.options import Streams
 from dcmsync.commands.places import Places
 from dcmsync.commands.printer import Printer
@@ -28,6 +29,7 @@ from dcmsync.plan.levels import Query
 from dcmsync.plan.window import Judge
 from dcmsync.records.model import Outcome
 from dcmsync.transfer.consignment import Proof
+from dcmsync.transfer.edited import edit
 from dcmsync.transfer.engine import Pull, Settings
 from dcmsync.transfer.expansion import Trust
 from dcmsync.transfer.surplus import Surplus
@@ -47,7 +49,7 @@ _LOCAL_ONLY = {"layout": None, "link": False, "symlink": False, "move": False, "
 class Bringing:
     """One run. `words` name the destinations; `arguments` has what options.BRINGING gives, or options.DELIVERING.
 
-    `sources` are places that are open already, by their words.
+    `sources` are places that are open already, by their words; `editing`, where there is one, goes before the options.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Bringing:
         *,
         trust: Trust = "uids",
         sources: Mapping[str, Source] | None = None,
+        editing: Editing | None = None,
     ) -> None:
         arguments = Namespace(**{**_LOCAL_ONLY, **vars(arguments)})
         self._arguments = arguments
@@ -66,6 +69,7 @@ class Bringing:
         self._places = places
         self._trust = trust
         self._sources = sources or {}
+        self._editing = editing or asked(arguments)
         self._layout = layout.compile(arguments.layout or layout.DEFAULT)
         self._wanted = frozenset(tag_of(keyword) for keyword in self._layout.keywords)
         self._transfer = _transfer(arguments)
@@ -80,6 +84,9 @@ class Bringing:
         async def run() -> ExitStatus:
             async with AsyncExitStack() as stack:
                 targets = [await self._target(word, stack) for word in self._places_by_word]
+                if self._editing is not None:
+                    for target in targets:
+                        edit(target, self._editing)
                 return await self._run(works, targets)
 
         return await self._places.receiving(run)
@@ -257,7 +264,7 @@ class Bringing:
     def _write(self, outcome: Outcome) -> None:
         """Says what became of a thing, after it was remembered."""
         self._keep_all()
-        self._printer.write(outcome)
+        self._printer.write(outcome if self._editing is None else self._editing.outcome(outcome))
 
     def _keep_all(self) -> None:
         for memory in self._memories:

@@ -148,6 +148,21 @@ REQUIRE_END = Option(flags=("--require-end",), help="treat a stream of records w
 
 EVERYWHERE: tuple[Option, ...] = (CONFIG, QUIET, VERBOSE, LOG_FORMAT)
 
+EDITING: tuple[Option, ...] = (
+    Option(flags=("--edit",), metavar="KEY=VALUE", repeat=True, completion="keyword",
+           help="set this element of each instance on its way; KEY= empties it, KEY- deletes it"),
+    Option(flags=("--edit-file",), metavar="FILE", completion="file",
+           help="more edits, one a line, written as for --edit; lines that begin with # say nothing"),
+    Option(flags=("--remap-uids",),
+           help="replace the UIDs of instances, series, studies and frames of reference, and all references to them; "
+                "one UID always becomes the same other one"),
+    Option(flags=("--salt-file",), metavar="FILE", completion="file",
+           help="with --remap-uids: a secret on which the new UIDs depend, so that they cannot be traced back"),
+    Option(flags=("--keep-originals",),
+           help="keep what edits replace in the Original Attributes Sequence of each instance"),
+)
+"""What every verb has that may edit instances on their way."""
+
 BRINGING: tuple[Option, ...] = (
     Option(flags=("--layout",), metavar="TEMPLATE",
            help="where an instance goes below DEST; default "

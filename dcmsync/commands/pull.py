@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from dcmsync.commands.options import BRINGING, REQUIRE_END, Command, Option, Streams
+from dcmsync.commands.options import BRINGING, EDITING, REQUIRE_END, Command, Option, Streams
 from dcmsync.errors import ExitStatus, UsageError
 
 COMMAND = Command(
@@ -24,6 +24,7 @@ COMMAND = Command(
     options=(
         Option(flags=("dest",), metavar="DEST", completion="directory", help="the folder or archive to bring to"),
         *BRINGING,
+        *EDITING,
         REQUIRE_END,
     ),
     examples=(

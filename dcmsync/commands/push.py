@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from dcmsync.commands.options import DELIVERING, REQUIRE_END, Command, Option, Streams
+from dcmsync.commands.options import DELIVERING, EDITING, REQUIRE_END, Command, Option, Streams
 from dcmsync.errors import ExitStatus, UsageError
 
 COMMAND = Command(
@@ -33,6 +33,7 @@ COMMAND = Command(
         Option(flags=("path",), metavar="PATH", nargs="*", completion="file",
                help="files, folders and zip archives to send; without any, the records on standard input say what"),
         *DELIVERING,
+        *EDITING,
         REQUIRE_END,
     ),
     examples=(

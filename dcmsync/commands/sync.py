@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dcmsync.commands.options import BRINGING, TRUST, VERIFY, Command, Option, Streams, positive
+from dcmsync.commands.options import BRINGING, EDITING, TRUST, VERIFY, Command, Option, Streams, positive
 from dcmsync.errors import ExitStatus, Refused, UsageError
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ COMMAND = Command(
         Option(flags=("--max-delete",), metavar="N", parse=positive,
                help="with --delete: when more than N instances would go, none goes"),
         *BRINGING,
+        *EDITING,
     ),
     examples=(
         ("dcmsync sync pacs ./archive StudyDate=20240101- --where Modality=CT", "the CT series since New Year"),

@@ -12,6 +12,8 @@ tag a keyword has, and which VR), and to edit.
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from hashlib import blake2b
 
 from msgspec import Struct
 
@@ -156,3 +158,22 @@ def _check_character_set(values: Mapping[int, Edit], deleted: Iterable[int]) -> 
     if SPECIFIC_CHARACTER_SET in deleted or (edit is not None and edit.text != UTF_8):
         raise UsageError("SpecificCharacterSet tells how all other text is written: it can only become ISO_IR 192",
                          advice="With SpecificCharacterSet='ISO_IR 192' all text is written anew, in UTF-8")
+
+
+def remapper(salt: bytes) -> Callable[[str], str]:
+    """A function that gives the new UID for a UID: the same one everywhere and every time, for one salt.
+
+    It is a UUID (PS3.5 §B.2), of version 8 (RFC 9562): BLAKE2b with 16 octets of digest and the salt as its key, over
+    the UID's ASCII characters; a salt of more than 64 octets is hashed first. Who has no salt cannot tell which UID
+    one was made from, even by trying; without any salt, everybody can try.
+    """
+    key = salt if len(salt) <= 64 else blake2b(salt).digest()
+
+    @lru_cache(maxsize=4096)
+    def remap(uid: str) -> str:
+        number = int.from_bytes(blake2b(uid.encode("utf-8", "surrogateescape"), digest_size=16, key=key).digest())
+        number = number & ~(0xF << 76) | 0x8 << 76  # the version
+        number = number & ~(0x3 << 62) | 0x2 << 62  # the variant
+        return f"2.25.{number}"
+
+    return remap

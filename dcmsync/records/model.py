@@ -106,6 +106,7 @@ class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="outcom
     failed: Number = UNSET
     conflict: Number = UNSET
     skipped: Number = UNSET
+    original: Text = UNSET
 
 
 class End(Struct, frozen=True, kw_only=True, omit_defaults=False, tag="end"):

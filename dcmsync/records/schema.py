@@ -33,6 +33,7 @@ DESCRIPTIONS: dict[str, str] = {
     "failed": "how many of them failed",
     "conflict": "how many of them have other content at the destination",
     "skipped": "how many of them were skipped",
+    "original": "the UID that the instance or series has at its source, where it was given another on the way",
     "format": "the format of the records; 1",
     "complete": "false when the producer knows that something is lacking",
     "records": "how many records came before this one, from the same producer",

@@ -6,7 +6,7 @@ Owns who carries jobs there and the verdicts that are waited for. Refuses to kno
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Generic, Protocol
+from typing import TYPE_CHECKING, Generic, Protocol
 
 from anyio.abc import TaskGroup
 from msgspec import Struct
@@ -15,6 +15,9 @@ from dcmsync.contract import Ask, Catalogue, Destination, JobT, JobT_contra, Lan
 from dcmsync.errors import DcmsyncError, LocalTrouble
 from dcmsync.transfer.lander import Lander
 from dcmsync.transfer.ledger import Ledger
+
+if TYPE_CHECKING:
+    from dcmsync.transfer.edited import Edited
 
 
 class Held(Struct, frozen=True):
@@ -128,6 +131,7 @@ class Target(Generic[JobT]):
     """One destination. `name` is what outcomes call it; without a `destination` nothing can arrive (a dry run).
 
     Jobs land by a Lander, unless `carry` makes another carrier. `prover`, where there is one, sees to it afterwards.
+    With `edited`, what comes is edited on its way (transfer.edited.edit sets it up).
     `awaited`: SOP Instance UID -> who took it and waits for its verdict. `trouble`: why it takes no more.
     """
 
@@ -136,6 +140,7 @@ class Target(Generic[JobT]):
         self.stock = stock
         self.destination: Destination[JobT] | None = None
         self.prover: Prover | None = None
+        self.edited: Edited | None = None
         self.awaited: dict[str, Waits] = {}
         self.trouble: DcmsyncError | None = None
         self._remote: tuple[Takes, Carry[JobT]] | None = None
@@ -149,7 +154,8 @@ class Target(Generic[JobT]):
     @property
     def takes(self) -> Takes | None:
         """What instances are handed to; None in a dry run."""
-        return self._remote[0] if self._remote is not None else self.destination
+        takes = self._remote[0] if self._remote is not None else self.destination
+        return takes if takes is None or self.edited is None else self.edited.takes(takes, self._landed)
 
     @property
     def is_made_at_once(self) -> bool:
@@ -187,6 +193,8 @@ class Target(Generic[JobT]):
         self.trouble = self.trouble or trouble
 
     def _landed(self, verdict: Landed) -> None:
+        if self.edited is not None:
+            verdict = self.edited.restored(verdict)
         if verdict.trouble is not None:
             self.give_up(verdict.trouble)
         self.awaited[verdict.arrival.sop_instance_uid].landed(verdict)

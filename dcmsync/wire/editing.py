@@ -23,6 +23,7 @@ from struct import error as OutOfWindow
 
 from msgspec import Struct
 
+from dcmsync.errors import Uneditable
 from dcmsync.wire.codings import DEFLATED, EXPLICIT_LITTLE, IMPLICIT, UNDEFINED, Coding, name, plain
 from dcmsync.wire.dataset import SPECIFIC_CHARACTER_SET, decode_text, described, encode_text
 from dcmsync.wire.elements import coding_of
@@ -52,15 +53,6 @@ _KINDS = frozenset({
     "RetrieveLocationUID", "RepositoryUniqueID", "HomeCommunityID",
 })  # fmt: skip
 """UIDs that name a kind, a code, a device or a place: they mean the same everywhere, whoever registered them."""
-
-
-class Uneditable(Exception):
-    """The edits cannot be made. `reason` is a word for programs, `message` is for people, without patient data."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.message = message
 
 
 class Provenance(Struct, frozen=True, kw_only=True):
@@ -108,7 +100,8 @@ class Editor:
 
 
 def _not_whole(broken: Broken) -> Uneditable:
-    return Uneditable("truncated", f"the data set is not whole: at octet {broken.offset}: {broken.reason}")
+    words = f"the data set is not whole: at octet {broken.offset}: {broken.reason}"
+    return Uneditable(words, reason="truncated")
 
 
 class _Deflation:
@@ -282,7 +275,7 @@ class _Machine:
             self._taped += octets
             if len(self._taped) > MAX_GATHERED_OCTETS:
                 words = f"an original value of more than {MAX_GATHERED_OCTETS >> 20} MiB cannot be kept"
-                raise Uneditable("edit", words)
+                raise Uneditable(words)
 
     def _end_tape(self) -> bytes:
         """The element as it came, b"" where it was not taped."""
@@ -429,7 +422,7 @@ class _Machine:
         octets = _octets(vr, text, _UTF_8 if self._transcodes else character_set, little=coding.little)
         if octets is None:
             words = f"{_shown(tag)}: the character set of the data set cannot say the new value"
-            raise Uneditable("edit", f"{words}: set SpecificCharacterSet to ISO_IR 192 with it")
+            raise Uneditable(f"{words}: set SpecificCharacterSet to ISO_IR 192 with it")
         return _element(coding, tag, vr, octets)
 
     # Sequences
@@ -573,7 +566,7 @@ class _Machine:
             return None
         text = decode_text(vr, old, character_set)
         if "\ufffd" in text:
-            raise Uneditable("edit", f"{_shown(tag)}: text that is not in the character set of the data set")
+            raise Uneditable(f"{_shown(tag)}: text that is not in the character set of the data set")
         return text.encode()
 
 
@@ -629,7 +622,7 @@ def _head(coding: Coding, tag: int, vr: str, length: int) -> bytes:
     if vr in _LONG_VRS:
         return long.pack(group, number, vr.encode(), length)
     if length > 0xFFFE:
-        raise Uneditable("edit", f"{_shown(tag)}: the new value is too long for its value representation")
+        raise Uneditable(f"{_shown(tag)}: the new value is too long for its value representation")
     return short.pack(group, number, vr.encode(), length)
 
 

@@ -112,7 +112,8 @@ class Arrival(Struct, frozen=True, kw_only=True):
     """What is known of an instance before its first octet of data (C-STORE-RQ, PS3.7 §9.1.1).
 
     `head` is the preamble, prefix and group 0002 of the file that it was, where there is one: they are kept. `origin`
-    is that file, where it can be linked instead of copied.
+    is that file, where it can be linked instead of copied. `original` is the SOP Instance UID that it had at its source,
+    where it was edited on the way.
     """
 
     sop_class_uid: str
@@ -120,6 +121,7 @@ class Arrival(Struct, frozen=True, kw_only=True):
     transfer_syntax_uid: str
     head: bytes = b""
     origin: Origin | None = None
+    original: str = ""
 
 
 class Sink(Protocol):

@@ -18,6 +18,8 @@ C_FIND_RQ, C_FIND_RSP = 0x0020, 0x8020
 C_MOVE_RQ, C_MOVE_RSP = 0x0021, 0x8021
 C_ECHO_RQ, C_ECHO_RSP = 0x0030, 0x8030
 C_CANCEL_RQ = 0x0FFF
+N_EVENT_REPORT_RQ, N_EVENT_REPORT_RSP = 0x0100, 0x8100
+N_ACTION_RQ, N_ACTION_RSP = 0x0130, 0x8130
 
 NO_DATA_SET = 0x0101  # any other Command Data Set Type announces one (§E.1)
 HAS_DATA_SET = 0x0001
@@ -37,6 +39,10 @@ class Command(Struct, frozen=True, kw_only=True, omit_defaults=True):
     responding_to: int | None = None
     sop_class_uid: str | None = None
     sop_instance_uid: str | None = None
+    requested_sop_class_uid: str | None = None
+    requested_sop_instance_uid: str | None = None
+    event_type_id: int | None = None
+    action_type_id: int | None = None
     priority: int | None = None
     status: int | None = None
     move_destination: str | None = None
@@ -52,7 +58,7 @@ class Command(Struct, frozen=True, kw_only=True, omit_defaults=True):
 # element number -> (field of Command, is text); in tag order, which is the order on the wire
 _FIELDS: dict[int, tuple[str, bool]] = {
     0x0002: ("sop_class_uid", True),  # Affected SOP Class UID
-    0x0003: ("requested_sop_class_uid", True),
+    0x0003: ("requested_sop_class_uid", True),  # Requested SOP Class UID
     0x0100: ("field", False),  # Command Field
     0x0110: ("message_id", False),  # Message ID
     0x0120: ("responding_to", False),  # Message ID Being Responded To
@@ -62,6 +68,9 @@ _FIELDS: dict[int, tuple[str, bool]] = {
     0x0900: ("status", False),  # Status
     0x0902: ("error_comment", True),  # Error Comment
     0x1000: ("sop_instance_uid", True),  # Affected SOP Instance UID
+    0x1001: ("requested_sop_instance_uid", True),  # Requested SOP Instance UID
+    0x1002: ("event_type_id", False),  # Event Type ID
+    0x1008: ("action_type_id", False),  # Action Type ID
     0x1020: ("remaining", False),  # Number of Remaining Sub-operations
     0x1021: ("completed", False),  # Number of Completed Sub-operations
     0x1022: ("failed", False),  # Number of Failed Sub-operations
@@ -69,8 +78,11 @@ _FIELDS: dict[int, tuple[str, bool]] = {
     0x1030: ("originator_ae", True),  # Move Originator Application Entity Title
     0x1031: ("originator_message_id", False),  # Move Originator Message ID
 }
-_ROWS = tuple((element, *row) for element, row in _FIELDS.items() if row[0] in Command.__struct_fields__)
-_IS_UID = frozenset((0x0002, 0x0003, 0x1000))
+_ROWS = tuple((element, *row) for element, row in _FIELDS.items())
+_OF_NORMALIZED = frozenset((0x0003, 0x1001, 0x1002, 0x1008))
+_COMPOSITE_ROWS = tuple(row for row in _ROWS if row[0] not in _OF_NORMALIZED)
+_IS_NORMALIZED = 0x0100  # the bit of the Command Field that DIMSE-N has, and DIMSE-C has not, but for C-CANCEL
+_IS_UID = frozenset((0x0002, 0x0003, 0x1000, 0x1001))
 
 
 def encode(command: Command) -> bytes:
@@ -78,7 +90,7 @@ def encode(command: Command) -> bytes:
     # hot: one for each instance retrieved, the reply to its C-STORE request
     parts = [b""]
     octets_in_all = 0
-    for element, name, is_text in _ROWS:
+    for element, name, is_text in _ROWS if command.field & _IS_NORMALIZED else _COMPOSITE_ROWS:
         value = getattr(command, name)
         if value is None:
             continue
@@ -130,9 +142,6 @@ def decode(octets: bytes) -> Command:
     if "field" not in values:
         raise RemoteProtocolError("sent a command set without a Command Field")
     values["has_data_set"] = values.get("has_data_set", NO_DATA_SET) != NO_DATA_SET
-    if "requested_sop_class_uid" in values:
-        values.setdefault("sop_class_uid", values["requested_sop_class_uid"])
-        del values["requested_sop_class_uid"]
     return Command(**values)  # type: ignore[arg-type]  # names and kinds come from _FIELDS
 
 

@@ -19,6 +19,7 @@ STUDY_ROOT_GET = "1.2.840.10008.5.1.4.1.2.2.3"
 STUDY_ROOT_MOVE = "1.2.840.10008.5.1.4.1.2.2.2"
 PATIENT_ROOT_FIND = "1.2.840.10008.5.1.4.1.2.1.1"
 PATIENT_ROOT_GET = "1.2.840.10008.5.1.4.1.2.1.3"
+PATIENT_ROOT_MOVE = "1.2.840.10008.5.1.4.1.2.1.2"
 
 _MEDIUM = 0  # Priority (§E.1)
 
@@ -81,7 +82,7 @@ def get(message_id: int, sop_class_uid: str) -> Conversation:
 
 
 def move(message_id: int, sop_class_uid: str, destination_ae: str) -> Conversation:
-    """C-MOVE (§9.1.4); the identifier follows as data set. Instances go to the node that the peer knows by that title."""
+    """C-MOVE (§9.1.4); the identifier follows as data set. Instances go where the peer knows that title to be."""
     request = _with_identifier(commands.C_MOVE_RQ, message_id, sop_class_uid)
     return Conversation("C-MOVE", structs.replace(request, move_destination=destination_ae))
 
@@ -110,13 +111,15 @@ def counts(response: Command) -> Counts:
 
 
 def respond(request: Command, status_code: int, *, has_data_set: bool = False) -> Command:
-    """The response to any request, with the UIDs it repeats (tables 9.1-1 to 9.1-5)."""
+    """The response to any request, with the UIDs and the type that it repeats (tables 9.1-1 to 9.1-5, §10.1)."""
     return Command(
         field=request.field | 0x8000,
         has_data_set=has_data_set,
         responding_to=request.message_id,
-        sop_class_uid=request.sop_class_uid,
-        sop_instance_uid=request.sop_instance_uid,
+        sop_class_uid=request.sop_class_uid or request.requested_sop_class_uid,
+        sop_instance_uid=request.sop_instance_uid or request.requested_sop_instance_uid,
+        event_type_id=request.event_type_id,
+        action_type_id=request.action_type_id,
         status=status_code,
     )
 

@@ -17,6 +17,7 @@ from dcmsync.wire.dimse import command as commands
 from dcmsync.wire.dimse.command import Command
 
 CT, FIND = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.2.2.1"
+PUSH = "1.2.840.10008.1.20.1"
 
 
 def element(number: int, value: bytes, group: int = 0) -> bytes:
@@ -82,6 +83,30 @@ CASES = {
         Command(field=0x0021, has_data_set=True, message_id=3, sop_class_uid=FIND, priority=0,
                 move_destination="DCMSYNC"),
     ),
+    "N_ACTION_RQ": (
+        filled("N_ACTION", MessageID=7, RequestedSOPClassUID=PUSH, RequestedSOPInstanceUID=f"{PUSH}.1", ActionTypeID=1,
+               ActionInformation=DATA_SET),
+        Command(field=0x0130, has_data_set=True, message_id=7, requested_sop_class_uid=PUSH,
+                requested_sop_instance_uid=f"{PUSH}.1", action_type_id=1),
+    ),
+    "N_ACTION_RSP": (
+        filled("N_ACTION", MessageIDBeingRespondedTo=7, AffectedSOPClassUID=PUSH, AffectedSOPInstanceUID=f"{PUSH}.1",
+               ActionTypeID=1, Status=0),
+        Command(field=0x8130, responding_to=7, sop_class_uid=PUSH, sop_instance_uid=f"{PUSH}.1", action_type_id=1,
+                status=0),
+    ),
+    "N_EVENT_REPORT_RQ": (
+        filled("N_EVENT_REPORT", MessageID=7, AffectedSOPClassUID=PUSH, AffectedSOPInstanceUID=f"{PUSH}.1",
+               EventTypeID=2, EventInformation=DATA_SET),
+        Command(field=0x0100, has_data_set=True, message_id=7, sop_class_uid=PUSH, sop_instance_uid=f"{PUSH}.1",
+                event_type_id=2),
+    ),
+    "N_EVENT_REPORT_RSP": (
+        filled("N_EVENT_REPORT", MessageIDBeingRespondedTo=7, AffectedSOPClassUID=PUSH,
+               AffectedSOPInstanceUID=f"{PUSH}.1", EventTypeID=2, Status=0x0110),
+        Command(field=0x8100, responding_to=7, sop_class_uid=PUSH, sop_instance_uid=f"{PUSH}.1", event_type_id=2,
+                status=0x0110),
+    ),
     "C_CANCEL_RQ": (
         filled("C_CANCEL", MessageIDBeingRespondedTo=9),
         commands.cancel(9),
@@ -123,12 +148,6 @@ def test_a_uid_keeps_its_odd_inner_octets_and_loses_its_padding() -> None:
     octets = element(0x0100, b"\1\0") + element(0x1000, b"1.2.3\0x\0") + element(0x0002, b"1.2 ")
     read = commands.decode(octets)
     assert (read.sop_instance_uid, read.sop_class_uid) == ("1.2.3\0x", "1.2")
-
-
-def test_the_affected_class_wins_over_the_requested_one() -> None:
-    field = element(0x0100, b"\1\0")
-    assert commands.decode(element(0x0003, b"1.2\0") + field).sop_class_uid == "1.2"
-    assert commands.decode(element(0x0002, b"1.3\0") + element(0x0003, b"1.2\0") + field).sop_class_uid == "1.3"
 
 
 def test_any_data_set_type_but_0101_announces_one() -> None:

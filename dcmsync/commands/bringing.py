@@ -18,7 +18,7 @@ import anyio.to_thread
 from msgspec import UNSET
 
 from dcmsync.commands.editing import Editing, asked
-from dcmsync.commands.options import Streams
+from dcmsync.commands.options import Meter, Streams
 from dcmsync.commands.places import Places
 from dcmsync.commands.printer import Printer
 from dcmsync.contract import Arrival, Catalogue, Destination, Holding, Origin, Source
@@ -77,6 +77,7 @@ class Bringing:
         self._places_by_word = {word: self._destination(word) for word in words}
         self._memories: list[_Memory] = []
         self._signal = 0
+        self._limit = ""  # the limit that was reached
         self.pull: Pull[Any] | None = None
 
     async def run(self, works: Callable[[], AsyncIterable[Sequence[Work]]]) -> ExitStatus:
@@ -95,7 +96,7 @@ class Bringing:
         self, works: Callable[[], AsyncIterable[Sequence[Work]]], targets: Sequence[Target[Any]]
     ) -> ExitStatus:
         arguments, streams = self._arguments, self._streams
-        meter = streams.meter()
+        meter = _Limited(streams.meter(), arguments.max_transfer, lambda: self._stop_at_limit("--max-transfer"))
         self.pull = pull = Pull(
             Settings(
                 jobs=self._places.most_jobs, itemize=arguments.itemize, dry_run=arguments.dry_run, trust=self._trust
@@ -119,6 +120,7 @@ class Bringing:
                     target.destination = landing
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._mind_signals, pull, tasks.cancel_scope)
+                tasks.start_soon(self._mind_duration)
                 await pull.run(works())
                 tasks.cancel_scope.cancel()
         finally:
@@ -179,6 +181,9 @@ class Bringing:
         if self._signal:
             reason = "interrupted"
             status = ExitStatus.TERMINATED if self._signal == signal.SIGTERM else ExitStatus.INTERRUPTED
+        elif self._limit:
+            reason = reason or "limit"
+            status = max(status, ExitStatus.RETRY)
         elif truncated or (status is ExitStatus.INCOMPLETE and not reason):
             status = max(status, ExitStatus.INCOMPLETE)
             reason = reason or truncated or "truncated"
@@ -274,6 +279,18 @@ class Bringing:
         known = decode_values(values, arrival.transfer_syntax_uid, wanted=self._wanted)
         return self._layout.path({"SOPInstanceUID": arrival.sop_instance_uid, **known})
 
+    async def _mind_duration(self) -> None:
+        """Stops taking work when the time is over."""
+        if self._arguments.max_duration is not None:
+            await anyio.sleep(self._arguments.max_duration)
+            self._stop_at_limit("--max-duration")
+
+    def _stop_at_limit(self, option: str) -> None:
+        if not self._limit and self.pull is not None:
+            self._limit = option
+            self._streams.say(f"{option} is reached: finishing the series in flight; run it again to go on")
+            self.pull.stop()
+
     async def _mind_signals(self, pull: Pull[Any], scope: anyio.CancelScope) -> None:
         """The first Ctrl-C (or SIGTERM) stops taking work, the second ends everything."""
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
@@ -284,6 +301,25 @@ class Bringing:
                 self._signal = number
                 self._streams.say("finishing the series in flight; once more to abort")
                 pull.stop()
+
+
+class _Limited:
+    """A meter that tells when as many octets were brought as may be."""
+
+    def __init__(self, meter: Meter, most: int | None, reached: Callable[[], None]) -> None:
+        self._meter = meter
+        self._left = most
+        self._reached = reached
+        self.total = meter.total
+        self.close = meter.close
+
+    def advance(self, instances: int, octets: int) -> None:
+        """Counts, and shows."""
+        self._meter.advance(instances, octets)
+        if self._left is not None:
+            self._left -= octets
+            if self._left <= 0:
+                self._reached()
 
 
 class _Memory:

@@ -5,9 +5,12 @@ A verb file declares `COMMAND = Command(...)` and a `run(arguments, streams) -> 
 """
 
 from collections.abc import Callable
-from typing import BinaryIO, Literal, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol
 
 from msgspec import Struct
+
+if TYPE_CHECKING:
+    from dcmsync.plan.timetable import Timetable
 
 Completion = Literal["file", "directory", "endpoint", "keyword"] | None
 
@@ -163,6 +166,31 @@ EDITING: tuple[Option, ...] = (
 )
 """What every verb has that may edit instances on their way."""
 
+def rates(text: str) -> "Timetable":
+    """A rate, or a timetable of rates. Raises ValueError with words."""
+    from dcmsync.plan.timetable import read
+
+    return read(text)
+
+
+def amount(text: str) -> int:
+    """Octets, from 500M or 1.5G. Raises ValueError with words."""
+    from dcmsync.plan.timetable import octets
+
+    return octets(text)
+
+
+PACE: tuple[Option, ...] = (
+    Option(flags=("--bwlimit",), metavar="RATE", parse=rates,
+           help="move no more than this a second over the network, as in 512k or 10M; or a timetable of local times, "
+                "as in '08:00,512k 18:00,10M 23:00,off' or 'Mon-08:00,1M Sat-00:00,off'"),
+    Option(flags=("--max-duration",), metavar="TIME", parse=duration,
+           help="take no more work after so long (8h, 90m); what is in flight is finished"),
+    Option(flags=("--max-transfer",), metavar="SIZE", parse=amount,
+           help="take no more work after so much was brought (500M, 100G); what is in flight is finished"),
+)
+"""What every verb has that moves instances."""
+
 BRINGING: tuple[Option, ...] = (
     Option(flags=("--layout",), metavar="TEMPLATE",
            help="where an instance goes below DEST; default "
@@ -179,6 +207,7 @@ BRINGING: tuple[Option, ...] = (
     NO_CACHE,
     VIA,
     PORT,
+    *PACE,
     TIMEOUT,
     CALLING,
 )
@@ -205,6 +234,7 @@ DELIVERING: tuple[Option, ...] = (
     NO_CACHE,
     VIA,
     PORT,
+    *PACE,
     TIMEOUT,
     CALLING,
 )

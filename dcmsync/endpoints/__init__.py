@@ -14,6 +14,7 @@ from dcmsync.wire.upperlayer.extension import Wishes
 if TYPE_CHECKING:
     from dcmsync.net.mailbox import Mailbox
     from dcmsync.net.patience import Watch
+    from dcmsync.net.throttle import Throttle
     from dcmsync.net.tls import Terms
     from dcmsync.wire.upperlayer.identity import Identity
 
@@ -37,7 +38,7 @@ class Setting(Struct, frozen=True, kw_only=True):
     gives what is remembered of the place at a path, `skipped` hears the path and why of what is passed by, `warn` what
     may surprise. DIMSE nodes: `via` says by which service they give, None for what they offer; `mailbox` opens where
     the instances of a C-MOVE arrive, and `senders` are other hosts that they may come from; `quirks` are to be heeded;
-    `access` says how we are let in, `model` and `wishes` how it is asked.
+    `access` says how we are let in, `model` and `wishes` how it is asked; `throttle` slows all traffic down.
     """
 
     calling_ae: str
@@ -53,6 +54,7 @@ class Setting(Struct, frozen=True, kw_only=True):
     access: Access = Access()
     model: Literal["study", "patient", "patient-study"] = "study"
     wishes: Wishes = Wishes()
+    throttle: "Throttle | None" = None
 
 
 def open_place(locator: Locator, setting: Setting) -> Source:

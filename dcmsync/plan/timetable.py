@@ -13,8 +13,6 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from dcmsync.errors import UsageError
-
 _UNITS = {"B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 _RATE = re.compile(r"(\d+(?:\.\d+)?)([BKMG])?", re.IGNORECASE)
 _ENTRY = re.compile(r"(?:(Mon|Tue|Wed|Thu|Fri|Sat|Sun)-)?(\d{1,2}):(\d{2}),(\S+)", re.IGNORECASE)
@@ -39,7 +37,7 @@ class Timetable(Struct, frozen=True):
 
 
 def read(text: str) -> Timetable:
-    """A rate or a timetable, understood. Raises UsageError."""
+    """A rate or a timetable, understood. Raises ValueError with words."""
     words = text.split()
     if len(words) == 1 and "," not in text:
         return Timetable(((0, _rate(words[0], text)),))
@@ -58,10 +56,10 @@ def read(text: str) -> Timetable:
 
 
 def octets(text: str) -> int:
-    """A number of octets: 500M, 1.5G, 100 (KiB, as rates are). Raises UsageError."""
+    """A number of octets: 500M, 1.5G, 100 (KiB, as rates are). Raises ValueError with words."""
     match = _RATE.fullmatch(text)
     if match is None or not float(match[1]):
-        raise UsageError(f"{text!r} is no amount of data", advice="Write 500M or 1.5G")
+        raise ValueError(f"{text!r} is no amount of data: write 500M or 1.5G")
     return int(float(match[1]) * _UNITS[(match[2] or "K").upper()])
 
 
@@ -74,6 +72,5 @@ def _rate(word: str, text: str) -> float | None:
     return float(match[1]) * _UNITS[(match[2] or "K").upper()]
 
 
-def _wrong(text: str, why: str) -> UsageError:
-    advice = "Write 10M, or a timetable such as '08:00,512k 23:00,off'"
-    return UsageError(f"--bwlimit {text!r}: {why}", advice=advice)
+def _wrong(text: str, why: str) -> ValueError:
+    return ValueError(f"{text!r}: {why}: write 10M, or a timetable such as '08:00,512k 23:00,off'")

@@ -25,7 +25,7 @@ _dcmsync() {
     local options= values= places= index=0 skip= each kind=
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
-        _dcmsync_fill "words:query filter diff pull sync verify dump echo serve cache config demo schema help --help --version" "$word"
+        _dcmsync_fill "words:query filter diff pull push sync verify dump echo doctor serve cache config demo schema help --help --version" "$word"
         return
     fi
     # "=" breaks words: --option=value and KEY=value come as three.
@@ -35,7 +35,7 @@ _dcmsync() {
         before=${COMP_WORDS[COMP_CWORD-2]}
     fi
     case $verb in
-        help) [ "$COMP_CWORD" -eq 2 ] && _dcmsync_fill "words:query filter diff pull sync verify dump echo serve cache config demo schema" "$word"; return ;;
+        help) [ "$COMP_CWORD" -eq 2 ] && _dcmsync_fill "words:query filter diff pull push sync verify dump echo doctor serve cache config demo schema" "$word"; return ;;
         query)
             options='--level --since --until --return --all --format --cache --no-cache --timeout --calling --require-end --config -q --quiet -v --verbose --log-format -h --help'
             values=' --level --since --until --return --format --cache --timeout --calling --config --log-format '
@@ -86,8 +86,8 @@ _dcmsync() {
                 --log-format) kind='words:text json' ;;
             esac ;;
         pull)
-            options='--layout --link --symlink --move --itemize -i --force -f -n --dry-run --jobs -j --format --cache --no-cache --via --port --timeout --calling --require-end --config -q --quiet -v --verbose --log-format -h --help'
-            values=' --layout --jobs -j --format --cache --via --port --timeout --calling --config --log-format '
+            options='--layout --link --symlink --move --itemize -i --force -f -n --dry-run --jobs -j --format --cache --no-cache --via --port --bwlimit --max-duration --max-transfer --timeout --calling --edit --edit-file --remap-uids --salt-file --keep-originals --require-end --config -q --quiet -v --verbose --log-format -h --help'
+            values=' --layout --jobs -j --format --cache --via --port --bwlimit --max-duration --max-transfer --timeout --calling --edit --edit-file --salt-file --config --log-format '
             places='directory'
             case $before in
                 --layout) kind='none' ;;
@@ -96,14 +96,43 @@ _dcmsync() {
                 --cache) kind='file' ;;
                 --via) kind='words:get move' ;;
                 --port) kind='none' ;;
+                --bwlimit) kind='none' ;;
+                --max-duration) kind='none' ;;
+                --max-transfer) kind='none' ;;
                 --timeout) kind='none' ;;
                 --calling) kind='none' ;;
+                --edit) kind='keyword' ;;
+                --edit-file) kind='file' ;;
+                --salt-file) kind='file' ;;
+                --config) kind='file' ;;
+                --log-format) kind='words:text json' ;;
+            esac ;;
+        push)
+            options='--itemize -i --force -f --trust --verify -n --dry-run --jobs -j --format --cache --no-cache --via --port --bwlimit --max-duration --max-transfer --timeout --calling --edit --edit-file --remap-uids --salt-file --keep-originals --require-end --config -q --quiet -v --verbose --log-format -h --help'
+            values=' --trust --verify --jobs -j --format --cache --via --port --bwlimit --max-duration --max-transfer --timeout --calling --edit --edit-file --salt-file --config --log-format '
+            places='endpoint file'
+            case $before in
+                --trust) kind='words:counts uids content' ;;
+                --verify) kind='words:none uids content' ;;
+                --jobs|-j) kind='none' ;;
+                --format) kind='words:ndjson tree table csv uids' ;;
+                --cache) kind='file' ;;
+                --via) kind='words:get move' ;;
+                --port) kind='none' ;;
+                --bwlimit) kind='none' ;;
+                --max-duration) kind='none' ;;
+                --max-transfer) kind='none' ;;
+                --timeout) kind='none' ;;
+                --calling) kind='none' ;;
+                --edit) kind='keyword' ;;
+                --edit-file) kind='file' ;;
+                --salt-file) kind='file' ;;
                 --config) kind='file' ;;
                 --log-format) kind='words:text json' ;;
             esac ;;
         sync)
-            options='--to --where --since --until --all --trust --delete --max-delete --layout --link --symlink --move --itemize -i --force -f -n --dry-run --jobs -j --format --cache --no-cache --via --port --timeout --calling --config -q --quiet -v --verbose --log-format -h --help'
-            values=' --to --where --since --until --trust --max-delete --layout --jobs -j --format --cache --via --port --timeout --calling --config --log-format '
+            options='--to --where --since --until --all --trust --verify --delete --max-delete --layout --link --symlink --move --itemize -i --force -f -n --dry-run --jobs -j --format --cache --no-cache --via --port --bwlimit --max-duration --max-transfer --timeout --calling --edit --edit-file --remap-uids --salt-file --keep-originals --config -q --quiet -v --verbose --log-format -h --help'
+            values=' --to --where --since --until --trust --verify --max-delete --layout --jobs -j --format --cache --via --port --bwlimit --max-duration --max-transfer --timeout --calling --edit --edit-file --salt-file --config --log-format '
             places='endpoint'
             case $before in
                 --to) kind='directory' ;;
@@ -111,6 +140,7 @@ _dcmsync() {
                 --since) kind='none' ;;
                 --until) kind='none' ;;
                 --trust) kind='words:counts uids content' ;;
+                --verify) kind='words:none uids content' ;;
                 --max-delete) kind='none' ;;
                 --layout) kind='none' ;;
                 --jobs|-j) kind='none' ;;
@@ -118,8 +148,14 @@ _dcmsync() {
                 --cache) kind='file' ;;
                 --via) kind='words:get move' ;;
                 --port) kind='none' ;;
+                --bwlimit) kind='none' ;;
+                --max-duration) kind='none' ;;
+                --max-transfer) kind='none' ;;
                 --timeout) kind='none' ;;
                 --calling) kind='none' ;;
+                --edit) kind='keyword' ;;
+                --edit-file) kind='file' ;;
+                --salt-file) kind='file' ;;
                 --config) kind='file' ;;
                 --log-format) kind='words:text json' ;;
             esac ;;
@@ -154,6 +190,19 @@ _dcmsync() {
             values=' --timeout --calling --config --log-format '
             places='endpoint'
             case $before in
+                --timeout) kind='none' ;;
+                --calling) kind='none' ;;
+                --config) kind='file' ;;
+                --log-format) kind='words:text json' ;;
+            esac ;;
+        doctor)
+            options='--deep --write --format --port --timeout --calling --config -q --quiet -v --verbose --log-format -h --help'
+            values=' --write --format --port --timeout --calling --config --log-format '
+            places='endpoint keyword'
+            case $before in
+                --write) kind='none' ;;
+                --format) kind='words:text ndjson' ;;
+                --port) kind='none' ;;
                 --timeout) kind='none' ;;
                 --calling) kind='none' ;;
                 --config) kind='file' ;;

@@ -58,15 +58,20 @@ class Profile(Struct, frozen=True, kw_only=True):
 PROFILES: Mapping[str, Profile] = {
     "orthanc": Profile(
         server="Orthanc", is_verified=True,
-        source="tried: 1.10.1. A list that LimitFindInstances or LimitFindResults cuts ends with 0xFE00, which is seen",
+        source="tried: 1.10.1. A list that LimitFindResults or LimitFindInstances cuts ends with 0xFE00, which is seen",
     ),
     "dcmtk": Profile(
-        server="DCMTK dcmqrscp", is_verified=True, quirks=Quirks(no_counts=True),
-        source="tried: 3.6.7. It answers counts with nothing",
+        server="DCMTK dcmqrscp", is_verified=True,
+        quirks=Quirks(no_counts=True, ignores_keys=("ModalitiesInStudy",)),
+        source="tried: 3.6.7. Counts are empty; ModalitiesInStudy neither matches nor comes back",
     ),
     "pynetdicom": Profile(
-        server="pynetdicom qrscp", is_verified=True, quirks=Quirks(no_counts=True),
-        source="tried: 3.0.4. It answers counts with nothing",
+        server="pynetdicom qrscp", is_verified=True,
+        quirks=Quirks(
+            no_counts=True, no_uid_lists=True, ignores_keys=("ModalitiesInStudy", "StudyDescription")
+        ),
+        source="tried: 3.0.4. No counts; a list of UIDs is refused (0xC320); what it does not know neither matches nor "
+               "comes back",
     ),
     "conquest": Profile(
         server="Conquest", quirks=Quirks(no_cget=True),

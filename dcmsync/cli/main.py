@@ -48,6 +48,8 @@ VERBS: Mapping[str, Row] = {
     "verify": Row("dcmsync.commands.verify", "see whether things are there, whole, and the same; writes outcomes"),
     "dump": Row("dcmsync.commands.dump", "show what is in files: DICOM JSON in a pipe, lines on a terminal"),
     "echo": Row("dcmsync.commands.echo", "see whether a node answers"),
+    "doctor": Row(
+        "dcmsync.commands.doctor", "see what works with a node, what to set, and what must be registered there"),
     "serve": Row("dcmsync.commands.serve", "be a small DICOM node over a folder"),
     "cache": Row("dcmsync.commands.cache", "see, prove and clear up what is remembered of folders"),
     "config": Row(

@@ -44,6 +44,18 @@ def replace(file: Path, text: str) -> None:
         raise LocalTrouble(f"{file}: cannot be written: {error.strerror}") from error
 
 
+def add(file: Path, section: str, *, check: Callable[[str], object]) -> None:
+    """Adds a section at the end of the file; what stands there stays as it is, comments and all.
+
+    Raises what `check` says of the whole, and LocalTrouble; the file is then as it was.
+    """
+    before = _read(file) or ""
+    gap = "\n" if before and not before.endswith("\n") else ""
+    after = f"{before}{gap}{chr(10) if before else ''}{section}"
+    check(after)
+    replace(file, after)
+
+
 def edit(
     file: Path, *, fresh: str, check: Callable[[Path], None], environ: Mapping[str, str], say: Callable[[str], None]
 ) -> bool:

@@ -92,10 +92,9 @@ class Places:
         set_up = self._config.endpoints.get(word)
         place = self.parse(word)
         calling = self._given.get("calling") or (set_up and set_up.calling) or self._config.local.ae_title
-        timeout_s = self._given.get("timeout") or (set_up and set_up.timeout) or DEFAULT_TIMEOUT_S
         setting = Setting(
             calling_ae=calling,
-            timeout_s=timeout_s,
+            timeout_s=self.timeout_s(word),
             watch=self._watch,
             catalogue=self.catalogue,
             skipped=self.skipped,
@@ -118,6 +117,11 @@ class Places:
         if words not in self._warned:
             self._warned.add(words)
             self._streams.warn(words)
+
+    def timeout_s(self, word: str) -> float:
+        """How long to wait for progress there: the command line's word, the configuration's, or the default."""
+        set_up = self._config.endpoints.get(word)
+        return self._given.get("timeout") or (set_up and set_up.timeout) or DEFAULT_TIMEOUT_S
 
     def quirks(self, word: str) -> Quirks:
         """What is to be heeded of the place. Raises UsageError."""

@@ -30,6 +30,11 @@ from dcmsync.wire.upperlayer.extension import Extension
 from dcmsync.wire.upperlayer.identity import Identity
 
 _CANCEL_GRACE_S = 2.0
+_ADVICE = {  # by source and reason of a rejection (PS3.8 table 9-21)
+    (1, 3): "Ask the administrator to register {}",
+    (1, 7): "Check the AE title of the node: it goes by another one",
+    (3, 2): "It grants no more associations now: try again later, or set max_associations",
+}
 
 
 class Peer(Struct, frozen=True, kw_only=True):
@@ -98,7 +103,7 @@ async def associate(
                            advice="Set identity_required = false if that will do")  # fmt: skip
         channel.contexts = presentation.accepted(request, accept)
         guard.disarm()
-        association = Association(channel, accept.extensions)
+        association = Association(channel, accept)
         yield association
         guard.arm()
         with anyio.CancelScope(shield=True):
@@ -141,7 +146,7 @@ async def _negotiate(channel: Channel, request: codec.AssociateRequest) -> codec
             return event.accept
         if isinstance(event, upper.Rejected):
             reject = event.reject
-            advice = f"Ask the administrator to register {request.calling_ae}" if reject.reason == 3 else None
+            advice = _ADVICE.get((reject.source, reject.reason), "").format(request.calling_ae) or None
             if request.identity is not None and (reject.source, reject.reason) == (1, 1):
                 advice = "Perhaps it does not accept the user identity"
             words = f"{name}: the association was {codec.reject_words(reject)}"
@@ -157,11 +162,12 @@ async def _negotiate(channel: Channel, request: codec.AssociateRequest) -> codec
 class Association:
     """An established association, requestor's side. One operation at a time.
 
-    `extensions`: what the peer agreed to by SOP Class Extended Negotiation.
+    `accept`: how the peer accepted it. `extensions`: what it agreed to by SOP Class Extended Negotiation.
     """
 
-    def __init__(self, channel: Channel, extensions: Sequence[Extension] = ()) -> None:
-        self.extensions = {extension.sop_class_uid: extension.octets for extension in extensions}
+    def __init__(self, channel: Channel, accept: codec.AssociateAccept) -> None:
+        self.accept = accept
+        self.extensions = {extension.sop_class_uid: extension.octets for extension in accept.extensions}
         self._channel = channel
         self._guard = channel.stream.guard
         self._storing: Storing | None = None

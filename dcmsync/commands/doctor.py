@@ -1,0 +1,145 @@
+"""`dcmsync doctor`: looks at a node, and says what works, what to set, and what has to be registered."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from datetime import date
+from functools import partial
+from os import environ
+from typing import TYPE_CHECKING
+
+from dcmsync.commands import drafting
+from dcmsync.commands.options import CALLING, PORT, TIMEOUT, Command, Option, Streams
+from dcmsync.errors import ExitStatus, UsageError
+
+if TYPE_CHECKING:
+    from dcmsync.endpoints.dimse.place import DimseNode
+    from dcmsync.plan.diagnosis import Finding, Findings
+
+COMMAND = Command(
+    name="doctor",
+    summary="see what works with a node, what to set, and what must be registered there",
+    description=(
+        "Tries the node step by step, and says of each whether it works: connection, association, TLS, echo; C-FIND of "
+        "studies, series and instances; the keys that it returns and matches by, counts, lists of UIDs, character set, "
+        "a limit if one is met; the contexts for C-GET, C-MOVE and C-STORE.\n\n"
+        "It asks little: for the studies of today (or of the last week, or month, until there is one), or those that "
+        "KEY=VALUE chooses, and of them for one. It never lists everything, stores nothing, and moves nothing but one "
+        "instance with --deep.\n\n"
+        "At its end come the section of the configuration that fits, which --write puts there, and what the "
+        "administrator of the node has to register. Exit status 0 when what `pull` needs works, 1 when it does not, 5 "
+        "when the node cannot be reached or rejects us."
+    ),
+    options=(
+        Option(flags=("endpoint",), metavar="ENDPOINT", completion="endpoint",
+               help="the node, as AET@host:port or by name"),
+        Option(flags=("key",), metavar="KEY=VALUE", nargs="*", completion="keyword",
+               help="which studies to look at, instead of today's"),
+        Option(flags=("--deep",), help="have one instance sent by each service that is offered; it is not kept"),
+        Option(flags=("--write",), metavar="NAME", help="add the node to the configuration under this name"),
+        Option(flags=("--format",), metavar="FORMAT", choices=("text", "ndjson"),
+               help="how to write the verdicts; default: text on a terminal, ndjson in a pipe"),
+        PORT,
+        TIMEOUT,
+        CALLING,
+    ),
+    examples=(
+        ("dcmsync doctor ARCHIVE@10.0.0.1:104", "see whether pull will work, and why not"),
+        ("dcmsync doctor ARCHIVE@10.0.0.1:104 PatientID=TEST1 --deep --write pacs",
+         "look at the studies of a test patient, have one instance sent, and remember the node as pacs"),
+    ),
+)
+
+
+def run(arguments: Namespace, streams: Streams) -> ExitStatus:
+    """Looks, tells, and writes down what it learnt."""
+    import anyio
+
+    from dcmsync import config
+    from dcmsync.commands.examining import Examination
+    from dcmsync.commands.places import Places
+    from dcmsync.contract import Level
+    from dcmsync.net.channel import Limits
+    from dcmsync.net.patience import Watch
+    from dcmsync.plan.diagnosis import Findings
+    from dcmsync.plan.levels import check, read_words
+
+    sample, wanted = read_words(arguments.key)
+    if wanted:
+        raise UsageError(f"{wanted[0]} has no value", advice="Write KEY=VALUE")
+    check(sample, Level.STUDY)
+    reading = config.read(arguments.config, environ)
+    if arguments.write in reading.config.endpoints:
+        raise UsageError(f"{arguments.write} is in the configuration already", advice="Choose another name")
+    teller = _Teller(arguments, streams)
+    found = Findings(teller.tell)
+    with Watch() as watch:
+        places = Places(arguments, watch, streams)
+        node = places.node(arguments.endpoint)
+        limits = Limits(timeout_s=places.timeout_s(arguments.endpoint))
+
+        def retrieving(service: str) -> DimseNode:
+            given = Namespace(**{**vars(arguments), "via": service})
+            return Places(given, watch, streams, mailbox=places.mailbox).node(arguments.endpoint)
+
+        examination = Examination(node, watch, limits, found, retrieving)
+
+        async def look() -> bool:
+            run = partial(examination.run, sample, today=date.today(), deep=arguments.deep)
+            return await places.receiving(run)
+
+        is_reached = anyio.run(look)
+    is_named = arguments.endpoint in reading.config.endpoints
+    name = arguments.write or (arguments.endpoint if is_named else node.peer.called_ae.lower())
+    port = arguments.port or reading.config.local.port
+    if is_reached:
+        locator = str(places.parse(arguments.endpoint))
+        section = found.section(name, locator, arguments.calling)
+        teller.conclude(section, found, node.peer.calling_ae, examination.own_host, port)
+        if arguments.write:
+            drafting.add(reading.file, section, check=lambda text: config.parse(text, str(reading.file)))
+            streams.say(f"{reading.file}: {arguments.write} added")
+    teller.end(complete=is_reached)
+    if not is_reached:
+        return ExitStatus.UNREACHABLE
+    return ExitStatus.DONE if found.can_pull else ExitStatus.NO
+
+
+class _Teller:
+    """Tells findings as they come: lines for people, records for programs."""
+
+    def __init__(self, arguments: Namespace, streams: Streams) -> None:
+        from dcmsync.records.stream import Writer
+
+        self._is_text = arguments.format == "text" or (arguments.format is None and streams.is_terminal)
+        self._stdout = streams.stdout
+        self._writer = Writer(streams.stdout)
+
+    def tell(self, finding: Finding) -> None:
+        """One verdict."""
+        self._put(finding.line(), finding.record())
+
+    def conclude(self, section: str, found: Findings, ae_title: str, host: str, port: int) -> None:
+        """What to do with all of it."""
+        from dcmsync.plan.diagnosis import registration
+
+        verdict = "pull will work" if found.can_pull else "pull will not work as it is"
+        words = registration(ae_title, host, port)
+        self._put(f"\nAs far as was seen, {verdict}.\n\nFor the configuration:\n\n{section}", {
+            "type": "settings", "toml": section, "can_pull": found.can_pull})
+        self._put(f"For the administrator of the node:\n\n{words}", {
+            "type": "registration", "ae_title": ae_title, "host": host, "port": port, "message": words})
+
+    def end(self, *, complete: bool) -> None:
+        """The last line of a stream of records."""
+        if not self._is_text:
+            self._writer.end(complete=complete)
+
+    def _put(self, text: str, record: dict[str, object]) -> None:
+        from dcmsync.wire.listing import safe
+
+        if self._is_text:
+            self._stdout.write("".join(f"{safe(line)}\n" for line in text.split("\n")).encode())
+            self._stdout.flush()
+        else:
+            self._writer.write(record)

@@ -1,0 +1,203 @@
+"""What is known of a node after it was looked at: findings, what they mean for us, and the settings that fit it.
+
+Owns the words of `doctor`, which quirks are deduced from what, whether a pull will work, and what the administrator of
+the node has to register. Pure: what is found out is handed in.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+from msgspec import Struct
+
+from dcmsync import toml
+from dcmsync.plan.split import is_suspicious
+from dcmsync.quirks import COUNTS, FLAGS, PROFILES, Quirks, field_of
+
+_DEEPER = ("find series", "find instance")
+
+
+class Finding(Struct, frozen=True, kw_only=True):
+    """The verdict of one check: None where it could not be judged. `facts` go into the record as they are."""
+
+    check: str
+    ok: bool | None
+    words: str
+    advice: str = ""
+    facts: Mapping[str, object] = {}
+
+    def record(self) -> dict[str, object]:
+        """The record of it."""
+        said: dict[str, object] = {"type": "check", "check": self.check, "ok": self.ok, "message": self.words}
+        if self.advice:
+            said["advice"] = self.advice
+        return {**said, **self.facts}
+
+    def line(self) -> str:
+        """One line for people."""
+        sign = {True: "ok  ", False: "FAIL", None: "?   "}[self.ok]
+        return f"{sign} {self.check:<14} {self.words}" + (f". {self.advice}" if self.advice else "")
+
+
+class Learnt(Struct, kw_only=True):
+    """What was learnt of a node that its settings should say. Filled in while it is looked at."""
+
+    flags: list[str] = []
+    ignored: list[str] = []
+    limit: int | None = None
+    charset: str = ""
+    via: str = ""
+    implementation: str = ""
+
+
+class Findings:
+    """All findings of one node, in order; `tell` hears each at once."""
+
+    def __init__(self, tell: Callable[[Finding], None]) -> None:
+        self.learnt = Learnt()
+        self._tell = tell
+        self._all: list[Finding] = []
+
+    def add(self, finding: Finding) -> None:
+        """Takes a finding."""
+        self._all.append(finding)
+        self._tell(finding)
+
+    def has(self, check: str) -> bool:
+        """Whether a check was made."""
+        return any(each.check == check for each in self._all)
+
+    @property
+    def can_pull(self) -> bool:
+        """Whether all that a pull needs works, as far as was seen: queries of each level, and one way to retrieve.
+
+        A way that was tried counts as it went; one that was not, as it is offered.
+        """
+        verdicts = {each.check: each.ok for each in self._all}
+        finds = verdicts.get("find study") is True and not any(verdicts.get(check) is False for check in _DEEPER)
+        ways = [verdicts.get(f"{way} instance", verdicts.get(way)) for way in ("get", "move")]
+        return finds and True in ways
+
+
+    def section(self, name: str, locator: str, calling: str | None) -> str:
+        """The section of the configuration that fits the node; `calling`, if another AE title was given for it."""
+        learnt = self.learnt
+        lines = [toml.header("endpoints", name), f"locator = {toml.written(locator)}"]
+        profile = next((key for key in PROFILES if learnt.implementation.lower().startswith(key)), None)
+        held = PROFILES[profile].quirks if profile else Quirks()
+        flags = [flag for flag in dict.fromkeys(learnt.flags) if not getattr(held, field_of(flag))]
+        if calling:
+            lines.append(f"calling = {toml.written(calling)}")
+        if profile:
+            lines.append(f"profile = {toml.written(profile)}  # {PROFILES[profile].source}")
+        if learnt.via:
+            lines.append(f"via = {toml.written(learnt.via)}")
+        if flags:
+            lines += [f"# {flag}: {FLAGS[flag]}" for flag in flags] + [f"quirks = {toml.written(flags)}"]
+        if learnt.ignored:
+            lines.append(f"ignores_keys = {toml.written(learnt.ignored)}")
+        if learnt.limit:
+            lines.append(f"limit = {learnt.limit}")
+        if learnt.charset:
+            lines.append(f"charset = {toml.written(learnt.charset)}")
+        return "\n".join(lines) + "\n"
+
+
+class Text:
+    """What the answers say of their character set."""
+
+    def __init__(self) -> None:
+        self.named: set[str] = set()
+        self.is_unnamed = False  # whether text beyond ASCII came without one
+
+    def take(self, named: object, values: Iterable[object]) -> None:
+        """Looks at one answer: its Specific Character Set, and everything else in it."""
+        terms = [str(term) for term in (named if isinstance(named, list) else [named]) if term]
+        self.named.update(terms)
+        if not terms and not all(str(value).isascii() for value in values):
+            self.is_unnamed = True
+
+
+def smallest(things: Sequence[Mapping[str, object]], count: str) -> Mapping[str, object]:
+    """The thing with the fewest below it, by what the node says; the first where it says nothing."""
+
+    def size(thing: Mapping[str, object]) -> float:
+        said = thing.get(count)
+        return said if isinstance(said, int) and said > 0 else float("inf")
+
+    return min(things, key=size)
+
+
+def keys_finding(asked: Sequence[str], answers: Sequence[Mapping[str, object]]) -> Finding:
+    """Which of the attributes that were asked for come back."""
+    never = [key for key in asked if not key.startswith(COUNTS) and all(key not in answer for answer in answers)]
+    words = "all attributes come back" if not never else f"never comes back: {', '.join(never)}"
+    return Finding(check="keys", ok=True, words=words, facts={"missing": never})
+
+
+def counts_finding(claims: Sequence[tuple[str, Mapping[str, object], int]], learnt: Learnt) -> Finding:
+    """Whether counts are there and right: (keyword, what the node says of one thing, how many there are) of each."""
+    told = [(keyword, answer.get(keyword), real) for keyword, answer, real in claims]
+    told = [(keyword, said, real) for keyword, said, real in told if said not in (None, "")]
+    wrong = [keyword for keyword, said, real in told if said != real]
+    if wrong:
+        learnt.flags.append("no-counts")
+        words = f"wrong: {', '.join(wrong)}"
+        return Finding(check="counts", ok=False, words=words, advice="They are not asked for", facts={"wrong": wrong})
+    if not told:
+        learnt.flags.append("no-counts")
+        return Finding(check="counts", ok=True, words="it tells none")
+    return Finding(check="counts", ok=True, words=f"right: {', '.join(keyword for keyword, _, _ in told)}")
+
+
+def matching_finding(tried: Mapping[str, bool], told: Collection[str], learnt: Learnt) -> Finding:
+    """By which keys the node matches: keyword -> whether it did. `told` are those that come back."""
+    ignored = [key for key, does_match in tried.items() if not does_match]
+    learnt.ignored += ignored
+    if not tried:
+        return Finding(check="matching", ok=None, words="nothing was found to match by")
+    if ignored:
+        words, facts = f"does not match by {', '.join(ignored)}", {"ignored": ignored}
+        untold = [key for key in ignored if key not in told]
+        advice = "They are matched here" if not untold else f"Nothing can be chosen by {', '.join(untold)}"
+        return Finding(check="matching", ok=False, words=words, advice=advice, facts=facts)
+    return Finding(check="matching", ok=True, words=f"matches by {', '.join(tried)}")
+
+
+def lists_finding(came: int, learnt: Learnt) -> Finding:
+    """Whether a list of two UIDs finds both."""
+    if came == 2:
+        return Finding(check="uid lists", ok=True, words="a list of two UIDs finds both")
+    learnt.flags.append("no-uid-lists")
+    return Finding(check="uid lists", ok=False, words=f"a list of two UIDs finds {came}",
+                   advice="They are asked for one by one")
+
+
+def limit_finding(lengths: Sequence[int], cut: Sequence[int], learnt: Learnt) -> Finding:
+    """Whether a list met a limit, by the peer's own word or by its round length. `cut` are those of its own word."""
+    if cut:
+        learnt.limit = max(cut) or None
+        return Finding(check="limit", ok=False, words=f"a list was cut after {max(cut)}",
+                       advice="Lists that long are asked for in parts", facts={"limit": max(cut)})
+    longest = max(lengths, default=0)
+    if is_suspicious(longest):
+        return Finding(check="limit", ok=None, words=f"a list of just {longest} may have been cut")
+    return Finding(check="limit", ok=True, words=f"none was met; the longest list had {longest}")
+
+
+def text_finding(text: Text, learnt: Learnt) -> Finding:
+    """Which character sets the answers name, and whether they had better."""
+    if text.is_unnamed:
+        learnt.charset = "ISO_IR 100"
+        return Finding(check="character set", ok=False, words="text beyond ASCII comes without a character set",
+                       advice="Set charset to what it is; what is proposed is only the most usual one")
+    terms = sorted(text.named)
+    words = f"names {', '.join(terms)}" if terms else "names none, and needs none so far"
+    return Finding(check="character set", ok=True, words=words, facts={"character_sets": terms})
+
+
+def registration(ae_title: str, host: str, port: int) -> str:
+    """What the administrator of the node must register, in words to send to them."""
+    return (
+        f"Please register this node, so that it may query you, retrieve from you and be a destination of C-MOVE:\n"
+        f"  AE title {ae_title}\n  host     {host}\n  port     {port}\n"
+        f"For C-MOVE your node must be able to connect to that port; for C-GET it need not."
+    )

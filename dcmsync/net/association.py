@@ -265,10 +265,10 @@ class Association:
             operations.move(message_id or self._next_id(), sop_class_uid, destination_ae), encode, None
         )
 
-    async def store(self, parcel: Parcel) -> commands.Command:
-        """C-STORE: the peer's answer. Raises as Storing.store does."""
+    async def store(self, parcel: Parcel, originator: operations.Originator | None = None) -> commands.Command:
+        """C-STORE, on behalf of who asked for it by a C-MOVE: the peer's answer. Raises as Storing.store does."""
         self._storing = self._storing or Storing(self._channel)
-        return await self._storing.store(parcel, self._next_id())
+        return await self._storing.store(parcel, self._next_id(), originator)
 
     async def _retrieve(
         self, conversation: operations.Conversation, encode: Callable[[str], bytes], arrivals: Arrivals | None

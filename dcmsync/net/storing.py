@@ -23,7 +23,9 @@ class Storing:
             for context in channel.contexts.values()
         }
 
-    async def store(self, parcel: Parcel, message_id: int) -> commands.Command:
+    async def store(
+        self, parcel: Parcel, message_id: int, originator: operations.Originator | None = None
+    ) -> commands.Command:
         """Sends one parcel; gives the answer.
 
         Raises Refused when the peer accepted no context for it, LocalTrouble when its file ends early or has changed
@@ -33,7 +35,7 @@ class Storing:
         context_id = self._context_ids.get((arrival.sop_class_uid, arrival.transfer_syntax_uid))
         if context_id is None:
             raise Refused(_no_context(channel.stream.name, arrival), status=0)
-        conversation = operations.store(message_id, arrival.sop_class_uid, arrival.sop_instance_uid)
+        conversation = operations.store(message_id, arrival.sop_class_uid, arrival.sop_instance_uid, originator)
         guard = channel.stream.guard
         guard.arm()
         try:

@@ -33,6 +33,13 @@ class Counts(Struct, frozen=True, kw_only=True):
     warnings: int | None
 
 
+class Originator(Struct, frozen=True):
+    """Who asked for a C-STORE by a C-MOVE: the title of that node, and the Message ID of its request (§9.1.1.1)."""
+
+    ae_title: str
+    message_id: int
+
+
 class Conversation:
     """One operation that we asked for: its message ID, and the check that an answer belongs to it."""
 
@@ -87,7 +94,9 @@ def move(message_id: int, sop_class_uid: str, destination_ae: str) -> Conversati
     return Conversation("C-MOVE", structs.replace(request, move_destination=destination_ae))
 
 
-def store(message_id: int, sop_class_uid: str, sop_instance_uid: str) -> Conversation:
+def store(
+    message_id: int, sop_class_uid: str, sop_instance_uid: str, originator: Originator | None = None
+) -> Conversation:
     """C-STORE (§9.1.1); the instance follows as data set."""
     request = Command(
         field=commands.C_STORE_RQ,
@@ -96,6 +105,8 @@ def store(message_id: int, sop_class_uid: str, sop_instance_uid: str) -> Convers
         sop_class_uid=sop_class_uid,
         sop_instance_uid=sop_instance_uid,
         priority=_MEDIUM,
+        originator_ae=originator.ae_title if originator else None,
+        originator_message_id=originator.message_id if originator else None,
     )
     return Conversation("C-STORE", request)
 

@@ -10,10 +10,10 @@ the order in which it came. An instance that is there in two files is one answer
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from dcmsync.cache.rows import Kind, attributes_of
-from dcmsync.contract import Ask, Attributes, Level
+from dcmsync.contract import PATIENT_KEYWORDS, Ask, Attributes, Level
 from dcmsync.plan.match import Judge, matcher, vr_of
 from dcmsync.records.paths import path_keys
 from dcmsync.wire import keywords
@@ -22,6 +22,11 @@ _OF_STUDIES = frozenset((*keywords.PATIENT, *keywords.STUDY))
 _COUNTS_OF_STUDIES = frozenset(
     ("NumberOfStudyRelatedSeries", "NumberOfStudyRelatedInstances", "ModalitiesInStudy", "SOPClassesInStudy")
 )
+_COUNTS_OF_PATIENTS = {
+    "NumberOfPatientRelatedStudies": "",
+    "NumberOfPatientRelatedSeries": "NumberOfStudyRelatedSeries",
+    "NumberOfPatientRelatedInstances": "NumberOfStudyRelatedInstances",
+}
 
 
 class Series(NamedTuple):
@@ -102,6 +107,9 @@ class _Asked:
 def answers(ask: Ask, shelves: Shelves) -> Iterator[Attributes]:
     """The answers, by UID."""
     asked = _Asked(ask)
+    if ask.level is Level.PATIENT:
+        yield from _patients(asked, shelves)
+        return
     pattern = ask.keys.get("StudyInstanceUID", "")
     for study_uid in _listed(pattern) or filter(matcher(pattern, "UI"), shelves.studies()):
         if ask.level is Level.STUDY:
@@ -111,6 +119,26 @@ def answers(ask: Ask, shelves: Shelves) -> Iterator[Attributes]:
                 yield {"StudyInstanceUID": study_uid, **described}
         else:
             yield from _below(ask, asked, study_uid, shelves)
+
+
+def _patients(asked: _Asked, shelves: Shelves) -> Iterator[Attributes]:
+    """The patients, by ID and who issued it. Of one that several studies tell of, the first study's word is told."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for study_uid in shelves.studies():
+        study = _study(study_uid, shelves)
+        if not study:
+            continue
+        known = {keyword: value for keyword, value in study.items() if keyword in PATIENT_KEYWORDS}
+        key = str(known.get("PatientID", "")), str(known.get("IssuerOfPatientID", ""))
+        patient = found.setdefault(key, {"PatientID": "", **dict.fromkeys(_COUNTS_OF_PATIENTS, 0)})
+        for keyword, value in known.items():
+            patient[keyword] = patient.get(keyword) or value
+        for keyword, counted in _COUNTS_OF_PATIENTS.items():
+            patient[keyword] += study[counted] if counted else 1
+    for key in sorted(found):
+        described = asked.describe(found[key])
+        if described is not None:
+            yield {"PatientID": key[0], **described}
 
 
 def _below(ask: Ask, asked: _Asked, study_uid: str, shelves: Shelves) -> Iterator[Attributes]:

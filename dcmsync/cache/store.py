@@ -154,14 +154,13 @@ class Store:
         self.has_lost = False
         losses = self._losses
         self._attempt(self._settle)
-        is_proven, is_flawless, after = self._is_sound, True, b""
+        is_proven, after = self._is_sound, b""
         if not is_proven:
-            is_flawless = self._attempt(self._drop_unsound_groups)
+            self._attempt(self._drop_unsound_groups)
         while True:
             page = self._rows(_STAMPS if is_proven else _STAMPS_AND_SUMS, after)
             sound = page if is_proven else [row for row in page if checksum_of(row[-1]) == row[-2]]
             if len(sound) < len(page):
-                is_flawless = False
                 self._delete([row[:1] for row in page if row not in sound])
             for path, size, mtime_ns, device, inode, *_ in sound:
                 yield os.fsdecode(path), rows.stamp_of(size, mtime_ns, device, inode)
@@ -170,8 +169,7 @@ class Store:
             after = page[-1][0]
         if losses == self._losses:
             self._is_sound = True
-            if is_flawless:
-                self._seal.set()
+            self._seal.set()
 
     def at(self, path: str) -> Holding | None:
         """What is known of one file."""
@@ -382,11 +380,8 @@ class Store:
         inode = status.st_ino if stat.S_ISDIR(status.st_mode) else 0
         return Identity(real, rows.signed(status.st_dev), rows.signed(inode))
 
-    def _drop_unsound_groups(self) -> bool:
-        """Deletes rows of series and kinds whose checksum does not fit, and files that belong to none.
-
-        Gives whether there were none.
-        """
+    def _drop_unsound_groups(self) -> None:
+        """Deletes rows of series and kinds whose checksum does not fit, and files that belong to none."""
         lost = "FROM file WHERE series_id NOT IN (SELECT id FROM series) OR kind_id NOT IN (SELECT id FROM kind)"
         with self._transaction("DEFERRED") as connection:
             unsound = {
@@ -399,12 +394,11 @@ class Store:
             }
             has_lost = connection.execute(f"SELECT 1 {lost} LIMIT 1").fetchone() is not None
         if not (unsound["series"] or unsound["kind"] or has_lost):
-            return True
+            return
         with self._transaction("IMMEDIATE") as connection:
             for table, numbers in unsound.items():
                 connection.executemany(f"DELETE FROM {table} WHERE id = ?", numbers)
             connection.execute(f"DELETE {lost}")
-        return False
 
     def _drop_empty_groups(self) -> None:
         with self._transaction("IMMEDIATE") as connection:

@@ -49,6 +49,7 @@ class Rereading:
         self._write = write
         self._fresh: list[Holding] = []
         self._gone: list[str] = []
+        self._unreadable: set[str] = set()
         self.read = self.bad = 0
 
     def run(self) -> ExitStatus:
@@ -61,7 +62,7 @@ class Rereading:
         self._take_stock()
         is_chosen = self._is_chosen()
         for known in self._catalogue.holdings():
-            if not known.read_ns and is_chosen(known.sop_instance_uid):
+            if not known.read_ns and known.path not in self._unreadable and is_chosen(known.sop_instance_uid):
                 self._compare(known)
         self._keep(0)
         return ExitStatus.NO if self.bad else ExitStatus.DONE
@@ -85,6 +86,7 @@ class Rereading:
         try:
             fresh = self._read_again(known)
         except OSError as trouble:
+            self._unreadable.add(known.path)
             self._say(known, "unreadable", (trouble.strerror or "unreadable").lower())
             return
         if fresh is None:

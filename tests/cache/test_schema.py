@@ -314,6 +314,15 @@ def test_a_link_beside_the_cache_is_not_followed(cached: Cached, tmp_path: Path,
     assert precious.read_bytes() == b"x" * 40_000
 
 
+@pytest.mark.parametrize("side", ["-wal", "-shm", "-journal"])
+@pytest.mark.timeout(10)
+def test_a_fifo_beside_the_cache_keeps_nobody_waiting(cached: Cached, side: str) -> None:
+    os.mkfifo(f"{cached.path}{side}")
+    cached.assert_harmless()
+    (words,) = cached.said
+    assert "has the name of its" in words
+
+
 def test_deleted_under_us_the_run_goes_on(cached: Cached) -> None:
     store = cached.open()
     list(store.stamps())

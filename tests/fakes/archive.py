@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dcmsync.contract import Arrival, Ask, Attributes, Ending, Level, Origin, Receiver, Stamp, Want
 from dcmsync.plan import levels
 from dcmsync.plan.match import matches, vr_of
+from dcmsync.quirks import Quirks
 
 CT, MR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -59,7 +60,8 @@ class Archive:
     """What is there, and how it is told.
 
     `limit` cuts every list, ending with `cut_status` (0: silently). `alter` changes the answers to an ask.
-    `cannot_match` are keywords whose patterns find nothing. `fetcher` replaces how instances are given.
+    `cannot_match` are keywords whose patterns find nothing. `fetcher` replaces how instances are given. `quirks` are
+    what is known of it: it does not behave by them.
     """
 
     def __init__(
@@ -72,7 +74,9 @@ class Archive:
         alter: Callable[[Ask, list[Row]], Sequence[Row]] | None = None,
         cannot_match: Sequence[str] = (),
         fetcher: "Callable[[Archive, Want], Iterator[Row | Ending | Exception]] | None" = None,
+        quirks: Quirks = Quirks(),  # noqa: B008  # a frozen value
     ) -> None:
+        self.quirks = quirks
         self.name = name
         self.rows = {level: [row for row in rows if depth_of(row) is level] for level in Level}
         self.asks: list[Ask] = []

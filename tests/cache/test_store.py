@@ -336,3 +336,30 @@ def test_two_runs_of_one_place_share_what_they_know(place: Path, path: Path) -> 
     assert everything(first) == everything(second)
     first.close()
     second.close()
+
+
+def test_what_another_run_cleared_up_is_written_anew(place: Path, path: Path) -> None:
+    first, second = opened(place, path), opened(place, path)
+    first.remember(many())
+    second.forget([each.path for each in many()])
+    second.shrink()
+    first.remember(many())
+    assert list(first.holdings()) == list(second.holdings()) == many()
+    first.close()
+    second.close()
+    third = opened(place, path)
+    assert len(list(third.stamps())) == 12
+    third.close()
+
+
+def test_clearing_up_gives_space_back(place: Path, path: Path) -> None:
+    store = opened(place, path)
+    store.remember(many(studies=5, instances=100))
+    store.close()
+    before = path.stat().st_size
+    store = opened(place, path)
+    store.forget([each.path for each in many(studies=5, instances=100)][10:])
+    store.shrink()
+    assert path.stat().st_size < before / 4
+    assert len(list(store.holdings())) == 10
+    store.close()

@@ -5,7 +5,7 @@ the receive buffer, valid until it is called again. `say` sends a command and wh
 write. Whatever ends the association early raises; `close` ends it by A-RELEASE, else A-ABORT, else the socket.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import anyio
 from msgspec import Struct
@@ -109,38 +109,55 @@ class Channel:
                 self.stream.quick_ack()
         return found
 
+    async def answer(self) -> commands.Command:
+        """The next message, which is to be a command alone: the answer to what has just been sent.
+
+        Raises as `messages` does, and RemoteProtocolError for anything else.
+        """
+        if self._trouble is None and not self._assembler.is_mid_message and not len(self.stream.pending):
+            self.stream.quick_ack()
+            if await self.stream.receive(is_early=True):
+                found = self.machine.receive_command(self.stream.pending)
+                if found is not None:
+                    self.stream.consume(len(self.stream.pending))
+                    return commands.decode(found[1])
+        events = await self.messages()
+        if not isinstance(events[0], Begun) or len(events) > 1:
+            raise RemoteProtocolError("answered with more than a status")
+        return events[0].command
+
     async def say(
-        self, context_id: int, command: commands.Command, data: Sequence[Octets] = (), *, is_last: bool = True
+        self, context_id: int, command: commands.Command | bytes, data: Sequence[Octets] = (), *, is_last: bool = True
     ) -> None:
         """Sends a command, with its data set (or the front of it) in the same write."""
         await self.stream.send(self.pieces(context_id, command, data, is_last=is_last), is_payload=bool(data))
 
     def pieces(
-        self, context_id: int, command: commands.Command, data: Sequence[Octets] = (), *, is_last: bool = True
+        self, context_id: int, command: commands.Command | bytes, data: Sequence[Octets] = (), *, is_last: bool = True
     ) -> list[bytes | memoryview]:
         """The buffers that `say` writes, for callers that gather several messages in one write.
 
-        Raises what ended the association, when it has ended.
+        `command` may be encoded already. Raises what ended the association, when it has ended.
         """
         if self._trouble is not None:
             raise self._trouble
         self.machine.may_send_data()
-        octets = memoryview(commands.encode(command))
-        pieces = list(self._pack(context_id, octets, is_command=True, is_last=True))
+        octets = command if isinstance(command, bytes) else commands.encode(command)
+        pieces = self._pack(context_id, octets, is_command=True, is_last=True)
         for index, part in enumerate(data):
             ends = is_last and index == len(data) - 1
-            pieces += self._pack(context_id, memoryview(part), is_command=False, is_last=ends)
+            pieces += self._pack(context_id, part, is_command=False, is_last=ends)
         return pieces
 
     async def say_more(self, context_id: int, data: memoryview, *, is_last: bool) -> None:
         """Sends the next octets of a data set that `say` began."""
-        pieces = list(self._pack(context_id, data, is_command=False, is_last=is_last))
+        pieces = self._pack(context_id, data, is_command=False, is_last=is_last)
         await self.stream.send(pieces, is_payload=True)
 
     def _pack(
-        self, context_id: int, payload: memoryview, *, is_command: bool, is_last: bool
-    ) -> Iterable[bytes | memoryview]:
-        return framing.pack(
+        self, context_id: int, payload: Octets, *, is_command: bool, is_last: bool
+    ) -> list[bytes | memoryview]:
+        return framing.packed(
             context_id, payload, is_command=is_command, is_last=is_last,
             max_pdu_octets=self.machine.peer_max_pdu_octets,
         )

@@ -29,7 +29,7 @@ class Buffer:
 async def send_file(
     channel: Channel,
     context_id: int,
-    request: commands.Command,
+    request: commands.Command | bytes,
     file_descriptor: int,
     offset: int,
     octets: int,

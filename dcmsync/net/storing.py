@@ -6,7 +6,7 @@ to open files, to transcode, and to judge an answer.
 
 from dcmsync.contract import Arrival, Parcel
 from dcmsync.errors import Disconnected, Refused, RemoteProtocolError
-from dcmsync.net.channel import Begun, Channel, ReleasedByPeer
+from dcmsync.net.channel import Channel, ReleasedByPeer
 from dcmsync.net.departures import Buffer, send_file
 from dcmsync.wire.dimse import command as commands
 from dcmsync.wire.dimse import operations
@@ -35,38 +35,32 @@ class Storing:
         context_id = self._context_ids.get((arrival.sop_class_uid, arrival.transfer_syntax_uid))
         if context_id is None:
             raise Refused(_no_context(channel.stream.name, arrival), status=0)
-        conversation = operations.store(message_id, arrival.sop_class_uid, arrival.sop_instance_uid, originator)
+        class_uid, uid = arrival.sop_class_uid, arrival.sop_instance_uid
+        if originator is None:
+            request: commands.Command | bytes = commands.encode_store(message_id, class_uid, uid)
+        else:
+            request = operations.store(message_id, class_uid, uid, originator).request
         guard = channel.stream.guard
         guard.arm()
         try:
             if parcel.memory is not None:
-                await channel.say(context_id, conversation.request, (memoryview(parcel.memory),))
+                await channel.say(context_id, request, (memoryview(parcel.memory),))
             else:
                 await send_file(
-                    channel, context_id, conversation.request, parcel.descriptor, parcel.offset, parcel.size,
+                    channel, context_id, request, parcel.descriptor, parcel.offset, parcel.size,
                     buffer=self._buffer, stamp=parcel.stamp,
                 )  # fmt: skip
-            return await self._answer(conversation)
+            answer = await channel.answer()
+            operations.check_stored(answer, message_id, uid)
+            return answer
+        except ReleasedByPeer:
+            raise Disconnected(f"{channel.stream.name}: the peer released the association during C-STORE") from None
+        except RemoteProtocolError as error:
+            await channel.abort()
+            name = channel.stream.name
+            raise RemoteProtocolError(f"{name}: {error.message.removeprefix(name + ': ')}") from error
         finally:
             guard.disarm()
-
-    async def _answer(self, conversation: operations.Conversation) -> commands.Command:
-        name = self._channel.stream.name
-        try:
-            events = await self._channel.messages()
-            event = events[0]
-            if not isinstance(event, Begun) or len(events) > 1 or event.command.has_data_set:
-                raise RemoteProtocolError("answered C-STORE with more than a status")
-            conversation.answer(event.command)
-            said = event.command.sop_instance_uid
-            if said and said != conversation.request.sop_instance_uid:
-                raise RemoteProtocolError("answered C-STORE for another instance than was sent")
-            return event.command
-        except ReleasedByPeer:
-            raise Disconnected(f"{name}: the peer released the association during C-STORE") from None
-        except RemoteProtocolError as error:
-            await self._channel.abort()
-            raise RemoteProtocolError(f"{name}: {error.message.removeprefix(name + ': ')}") from error
 
 
 def _no_context(name: str, arrival: Arrival) -> str:

@@ -98,11 +98,14 @@ class Stream:
         """Marks octets at the front of `pending` as used."""
         self._start += octets
 
-    async def receive(self) -> int:
+    async def receive(self, *, is_early: bool = False) -> int:
         """Waits for more octets and appends them to `pending`: how many came, 0 at the end of the stream.
 
-        Raises Stalled when the guard expired, Disconnected when the connection broke.
+        `is_early`: nothing can have come yet, so that it need not be tried. Raises Stalled when the guard expired,
+        Disconnected when the connection broke.
         """
+        if is_early and self._secured is None:
+            await self._wait(anyio.wait_readable)
         left = self._end - self._start
         if self._start:
             # What is left is less than a header, or the front of a small PDU.
@@ -146,7 +149,19 @@ class Stream:
 
         Raises Stalled, Disconnected.
         """
-        left = list(pieces)
+        if len(pieces) <= _PIECES_PER_WRITE and self._throttle is None:
+            # hot: all of a small instance goes out in one call
+            try:
+                sent = self._link.sendmsg(pieces)
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                raise self._broken(error) from error
+            if is_payload:
+                self.guard.octets += sent
+            left = _after(pieces, sent)
+        else:
+            left = list(pieces)
         first = 0
         while first < len(left):
             try:
@@ -199,6 +214,15 @@ class Stream:
         if self.guard.expired:
             return Stalled(f"{self.name}: {self.guard.expired}")
         return Disconnected(f"{self.name}: the connection broke: {getattr(error, 'strerror', None) or error}")
+
+
+def _after(pieces: Sequence[bytes | memoryview], sent: int) -> list[bytes | memoryview]:
+    """What is left of the pieces."""
+    for index, piece in enumerate(pieces):
+        if sent < len(piece):
+            return [memoryview(piece)[sent:], *pieces[index + 1 :]]
+        sent -= len(piece)
+    return []
 
 
 async def connect(host: str, port: int, *, timeout_s: float) -> socket.socket:

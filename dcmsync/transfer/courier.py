@@ -180,6 +180,10 @@ class Courier:
                 if self._calm_at:
                     await self._be_calm()
                     continue
+                if self._waiting and is_carrying and session.is_ready_for(self._waiting[0].arrival):
+                    self._overtaken = 0
+                    await self._deliver(session, self._waiting.popleft())  # hot: the way of nearly all
+                    continue
                 if not self._waiting:
                     await session.rest()  # poison is tried alone
                 head = (self._waiting or self._poison)[0]

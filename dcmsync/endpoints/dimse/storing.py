@@ -12,6 +12,8 @@ from dcmsync.wire.upperlayer import contexts
 
 _NOT_NOW = (status.PROCESSING_FAILURE, 0x0213)  # PS3.7 §C.5.12, C.5.22: what was going on then may be over
 
+_STORED = Ending()
+
 Kind = tuple[str, str]
 """SOP class and transfer syntax: what a presentation context is for."""
 
@@ -30,7 +32,7 @@ def ending_of(answer: Command, name: str) -> Ending:
     """What the answer to a C-STORE says. 0xA9xx and 0xCxxx are final: the instance itself is what the peer dislikes."""
     code = answer.status or 0
     if code == status.SUCCESS:
-        return Ending()
+        return _STORED
     words = f"{name}: answered {status.words(code, 'C-STORE')}"
     if status.is_warning(code):
         return Ending(status=code, is_warning=True, why=words)

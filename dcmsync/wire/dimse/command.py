@@ -28,6 +28,7 @@ _ELEMENT = Layout("<HHI")
 _ELEMENT_AND_US = Layout("<HHIH").unpack_from  # an element of VR US, or the front of another
 _US_ELEMENT = Layout("<HHIH").pack
 _GROUP_LENGTH = Layout("<HHII")
+_STORE_NUMBERS = Layout("<" + 4 * "HHIH" + "HHI").pack  # field, message ID, priority, data set type; header of a UID
 
 
 class Command(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -108,6 +109,26 @@ def encode(command: Command) -> bytes:
             octets_in_all += 10
     parts[0] = _GROUP_LENGTH.pack(0, 0, 4, octets_in_all)
     return b"".join(parts)
+
+
+def encode_store(message_id: int, sop_class_uid: str, sop_instance_uid: str) -> bytes:
+    """The command set of a C-STORE request of medium priority (PS3.7 §9.3.1.1), as `encode` makes it."""
+    # hot: one for each instance sent; 2 µs where `encode` and its Command take 14 (2 shared cores, 2026-11)
+    uid = sop_instance_uid.encode("ascii", "replace")
+    if len(uid) & 1:
+        uid += b"\0"
+    middle = _STORE_NUMBERS(0, 0x0100, 2, C_STORE_RQ, 0, 0x0110, 2, message_id, 0, 0x0700, 2, 0,
+                            0, 0x0800, 2, HAS_DATA_SET, 0, 0x1000, len(uid))  # fmt: skip
+    front = _class_element(sop_class_uid)
+    return _GROUP_LENGTH.pack(0, 0, 4, len(front) + len(middle) + len(uid)) + front + middle + uid
+
+
+@lru_cache(maxsize=256)
+def _class_element(sop_class_uid: str) -> bytes:
+    """Affected SOP Class UID."""
+    octets = sop_class_uid.encode("ascii", "replace")
+    octets += b"\0" * (len(octets) & 1)
+    return _ELEMENT.pack(0, 0x0002, len(octets)) + octets
 
 
 @lru_cache(maxsize=32)  # the pending answers to one query are all alike

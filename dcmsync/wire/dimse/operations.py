@@ -111,6 +111,21 @@ def store(
     return Conversation("C-STORE", request)
 
 
+def check_stored(response: Command, message_id: int, sop_instance_uid: str) -> None:
+    """Checks the answer to a C-STORE (§9.1.1), whose request needed no conversation.
+
+    Raises RemoteProtocolError when it belongs to another operation or instance, or lacks its status.
+    """
+    if response.field != commands.C_STORE_RSP:
+        raise RemoteProtocolError(f"answered C-STORE with command 0x{response.field:04X}")
+    if response.responding_to != message_id:
+        raise RemoteProtocolError(f"answered message {response.responding_to} when asked with C-STORE as {message_id}")
+    if response.sop_instance_uid and response.sop_instance_uid != sop_instance_uid:
+        raise RemoteProtocolError("answered C-STORE for another instance than was sent")
+    if response.status is None or response.status in status.PENDING or response.has_data_set:
+        raise RemoteProtocolError("answered C-STORE with something else than a final status")
+
+
 def counts(response: Command) -> Counts:
     """The sub-operation counts of a C-GET or C-MOVE response."""
     return Counts(

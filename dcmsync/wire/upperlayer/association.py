@@ -130,6 +130,10 @@ class Association:
             events += self._data(fragments)
         return consumed, events
 
+    def receive_command(self, view: memoryview) -> tuple[int, bytes] | None:
+        """As `Framer.whole_command`: the short way for who waits for an answer; None where `receive` is needed."""
+        return self._framer.whole_command(view) if self.state is State.READY else None
+
     def receive_eof(self) -> list[WireEvent]:
         """The transport ended from the other side."""
         was = self.state

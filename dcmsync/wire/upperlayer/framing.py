@@ -21,6 +21,8 @@ _PDU_HEADER = Layout(">BxI")  # 1 PDU-type, 2 reserved, 3-6 PDU-length
 _PDV_HEADER = Layout(">IBB")  # 1-4 item-length, 5 presentation-context-ID, 6 message control header
 _DATA_HEADER = Layout(">BxIIBB")  # both of the above
 
+_LEAST_OCTETS = PDU_HEADER_OCTETS + PDV_HEADER_OCTETS
+_MOST_COMMAND_OCTETS = 4096  # of an answer that is read in one go
 P_DATA_TF = 4
 _MOST_PIECES = 1024  # a piece costs some 250 octets of memory, and a peer may make them of two
 _TLS_RECORDS = (0x15, 0x16)  # an alert; a handshake
@@ -47,6 +49,21 @@ class Framer:
         self._pdv_left = 0  # octets of the current PDV still to come
         self._context_id = 0
         self._control = 0
+
+    def whole_command(self, view: memoryview) -> tuple[int, bytes] | None:
+        """(presentation context ID, command set) when `view` is one PDU with one whole command set, and nothing else.
+
+        None where it is anything else, or goes on what was fed before; then `feed` tells.
+        """
+        # hot: the answer to each instance sent
+        if self._pdu_left or self._pdv_left or not _LEAST_OCTETS <= len(view) <= _MOST_COMMAND_OCTETS:
+            return None
+        pdu_type, pdu_length, pdv_length, context_id, control = _DATA_HEADER.unpack_from(view, 0)
+        if pdu_type != P_DATA_TF or control != IS_COMMAND | IS_LAST:
+            return None
+        if pdu_length != len(view) - PDU_HEADER_OCTETS or pdv_length != pdu_length - 4:
+            return None
+        return context_id, bytes(view[_LEAST_OCTETS:])
 
     def feed(self, view: memoryview) -> tuple[int, list[Fragment | OtherPdu]]:
         """Takes what it can from the front of `view`: (octets consumed, what they were).
@@ -147,3 +164,16 @@ def pack(
         yield _DATA_HEADER.pack(P_DATA_TF, left + 6, left + 2, context_id, kind | (IS_LAST if is_last else 0))
         if left:
             yield payload[position:]
+
+
+def packed(
+    context_id: int, payload: memoryview | bytes, *, is_command: bool, is_last: bool, max_pdu_octets: int
+) -> list[bytes | memoryview]:
+    """What `pack` gives, as a list."""
+    # hot: two for each instance sent; most fit one PDU
+    octets = len(payload)
+    if 0 < octets <= payload_octets(max_pdu_octets):
+        kind = (IS_COMMAND if is_command else 0) | (IS_LAST if is_last else 0)
+        return [_DATA_HEADER.pack(P_DATA_TF, octets + 6, octets + 2, context_id, kind), payload]
+    view = memoryview(payload)
+    return list(pack(context_id, view, is_command=is_command, is_last=is_last, max_pdu_octets=max_pdu_octets))

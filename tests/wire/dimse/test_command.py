@@ -214,3 +214,11 @@ def test_hostile_octets_are_read_or_refused_and_nothing_else() -> None:
         except RemoteProtocolError:
             refused += 1
     assert 0 < refused < 1000
+
+
+@pytest.mark.parametrize("uid", ["1.2.3", "1.2.34", "2.25." + "7" * 59, "9" * 65, "1.ü", ""])
+@pytest.mark.parametrize("kind", [CT, "1.2.840.10008.5.1.4.1.1.66", ""])
+def test_a_store_request_is_encoded_as_any_command(kind: str, uid: str) -> None:
+    same = Command(field=commands.C_STORE_RQ, has_data_set=True, message_id=65535, sop_class_uid=kind,
+                   sop_instance_uid=uid, priority=0)  # fmt: skip
+    assert commands.encode_store(65535, kind, uid) == commands.encode(same)

@@ -1,6 +1,7 @@
 """Conversations: an answer belongs to what was asked, and says how it went."""
 
 import pytest
+from msgspec import structs
 
 from dcmsync.errors import RemoteProtocolError
 from dcmsync.wire.dimse import command as commands
@@ -147,3 +148,23 @@ def test_a_status_has_its_number_and_the_standards_words() -> None:
     assert "out of resources" in status.words(0xA700, "C-FIND")
     assert status.words(0xA900, "C-STORE") != status.words(0xA900, "C-FIND")
     assert status.words(0x1234, "C-FIND") == "0x1234"
+
+
+STORED = Command(field=commands.C_STORE_RSP, responding_to=5, status=0xB000, sop_instance_uid="1.2.3")
+
+
+@pytest.mark.parametrize("answer", [STORED, structs.replace(STORED, sop_instance_uid=None),
+                                    structs.replace(STORED, sop_instance_uid="", status=0xA700)])  # fmt: skip
+def test_an_answer_to_a_store_may_repeat_its_uid(answer: Command) -> None:
+    operations.check_stored(answer, 5, "1.2.3")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"field": commands.C_ECHO_RSP}, {"responding_to": 4}, {"responding_to": None}, {"status": None},
+     {"status": 0xFF00}, {"sop_instance_uid": "1.2.4"}, {"has_data_set": True}],
+    ids=str,
+)  # fmt: skip
+def test_an_answer_to_something_else_than_the_store_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(RemoteProtocolError):
+        operations.check_stored(structs.replace(STORED, **change), 5, "1.2.3")

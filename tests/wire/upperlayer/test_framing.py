@@ -203,3 +203,41 @@ def test_an_empty_payload_is_one_empty_fragment_when_it_is_last() -> None:
     assert list(pack(1, empty, is_command=False, is_last=False, max_pdu_octets=0)) == []
     (only,) = pack(1, empty, is_command=False, is_last=True, max_pdu_octets=0)
     assert drain(framer(), bytes(only), 1)[0] == [(1, IS_LAST, b"")]
+
+
+# The short ways of C-STORE
+
+
+@given(some.binary(max_size=300), some.booleans(), some.booleans(), some.sampled_from([0, 9, 30, 4096, 1 << 20]))
+def test_what_is_packed_at_once_is_what_is_packed(octets: bytes, command: bool, last: bool, limit: int) -> None:
+    one_by_one = pack(3, memoryview(octets), is_command=command, is_last=last, max_pdu_octets=limit)
+    at_once = framing.packed(3, octets, is_command=command, is_last=last, max_pdu_octets=limit)
+    assert b"".join(at_once) == b"".join(one_by_one)
+
+
+def test_a_whole_command_is_taken_in_one_go() -> None:
+    assert framer().whole_command(memoryview(pdu(pdv(5, 3, b"command!")))) == (5, b"command!")
+
+
+NO_WHOLE_COMMANDS = {
+    "nothing": b"",
+    "the front of one": pdu(pdv(5, 3, b"command!"))[:-1],
+    "one and more": pdu(pdv(5, 3, b"command!")) + b"\0",
+    "two": pdu(pdv(5, 3, b"command!")) * 2,
+    "two fragments in one pdu": pdu(pdv(5, 1, b"comm"), pdv(5, 3, b"and!")),
+    "a command that goes on": pdu(pdv(5, 1, b"command!")),
+    "a data set": pdu(pdv(5, 2, b"data")),
+    "another pdu": codec.RELEASE_RQ + b"\0\0\0\3",
+    "a fragment that lies about its length": struct.pack(">BxI", 4, 14) + struct.pack(">IBB", 9, 5, 3) + b"command!",
+}
+
+
+@pytest.mark.parametrize("octets", NO_WHOLE_COMMANDS.values(), ids=NO_WHOLE_COMMANDS)
+def test_anything_else_is_left_to_feed(octets: bytes) -> None:
+    assert framer().whole_command(memoryview(octets)) is None
+
+
+def test_a_command_in_the_middle_of_a_pdu_is_left_to_feed() -> None:
+    one = framer()
+    one.feed(memoryview(pdu(pdv(5, 2, bytes(40)))[:30]))
+    assert one.whole_command(memoryview(pdu(pdv(5, 3, b"command!")))) is None

@@ -148,12 +148,51 @@ class Selector(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return {"all_of": self.all_of, "any_of": self.any_of, "none_of": self.none_of}
 
 
+class Rule(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One rule of a route."""
+
+    to: Annotated[tuple[str, ...], Meta(
+        description="the places where what the rule is true of goes", examples=[["pacs2", "./archive"]])]
+    when: Annotated[str | tuple[str, ...], Meta(
+        description="the expression, or expressions that must all be true; without any, it is true of everything",
+        examples=["Modality=CT,MR"])] = ()
+    edits: Annotated[tuple[str, ...] | None, Meta(
+        description="the edits on the way there, in place of those of the route",
+        examples=[["PatientName=", "uid-remap"]])] = None
+
+
+class Route(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where things go, for route, and for sync --route."""
+
+    rules: Annotated[tuple[Rule, ...], Meta(description="the rules, in their order")] = ()
+    match: Annotated[Literal["first", "all"], Meta(
+        description="whether the first rule that is true counts, or all that are", examples=["all"])] = "first"
+    per: Annotated[Literal["study", "series", "instance"], Meta(
+        description="what is decided on: what holds for the first instance of it holds for the rest",
+        examples=["series"])] = "study"
+    default: Annotated[tuple[str, ...], Meta(
+        description="the places where everything else goes", examples=[["pacs"]])] = ()
+    exclude: Annotated[tuple[str, ...], Meta(
+        description="expressions: what any of them is true of goes nowhere",
+        examples=[["Modality=SR", "@scouts"]])] = ()
+    edits: Annotated[tuple[str, ...], Meta(
+        description="edits on the way: KEY=VALUE, KEY= to empty, KEY- to delete, uid-remap",
+        examples=[["PatientID=X1", "OtherPatientIDs-"]])] = ()
+    salt_file: Annotated[str | None, Meta(
+        description="with uid-remap: the file with the secret on which the new UIDs depend",
+        examples=["~/.config/dcmsync/salt"])] = None
+    keep_originals: Annotated[bool, Meta(
+        description="keep what edits replace in the Original Attributes Sequence of each instance",
+        examples=[True])] = False
+
+
 class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything that may be set."""
 
     local: Local = Local()
     endpoints: Mapping[str, Endpoint] = {}
     selectors: Mapping[str, Selector] = {}
+    routes: Mapping[str, Route] = {}
 
 
 class Reading(Struct, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ its example and its type. Refuses to know any key by name.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
@@ -93,6 +93,8 @@ def _metas(annotation: Any) -> Iterator[Meta]:
 
 def _inner(annotation: Any) -> tuple[Any, str]:
     """The kind of table that may stand there, and how: "one", "named" or "many"; (None, "") where none may."""
+    if get_origin(annotation) is Annotated:
+        return _inner(get_args(annotation)[0])
     if isinstance(annotation, type) and issubclass(annotation, Struct):
         return annotation, "one"
     kind = next((table for table, _ in map(_inner, get_args(annotation)) if table is not None), None)

@@ -6,7 +6,7 @@ An endpoint satisfies the protocols that it can. Nothing here does anything.
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from enum import IntEnum
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from msgspec import Struct
 
@@ -17,15 +17,16 @@ Attributes = Mapping[str, object]
 
 
 class Level(IntEnum):
-    """Query/Retrieve level (PS3.4 §C.6), by depth."""
+    """Query/Retrieve level (PS3.4 §C.6), by depth. Things of a level have the UIDs of those above, from study down."""
 
+    PATIENT = 0
     STUDY = 1
     SERIES = 2
     INSTANCE = 3
 
     @property
     def word(self) -> str:
-        """The word of our records and options: study, series, instance."""
+        """The word of our records and options: patient, study, series, instance."""
         return self.name.lower()
 
     @property
@@ -35,17 +36,30 @@ class Level(IntEnum):
 
 
 UNIQUE_KEYS = {
+    Level.PATIENT: "PatientID",
     Level.STUDY: "StudyInstanceUID",
     Level.SERIES: "SeriesInstanceUID",
     Level.INSTANCE: "SOPInstanceUID",
 }
 
 
+WITH_UID = (Level.STUDY, Level.SERIES, Level.INSTANCE)
+"""The levels whose things a UID identifies."""
+PATIENT_KEYWORDS = frozenset((
+    "PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientBirthTime", "PatientSex",
+    "OtherPatientIDs", "OtherPatientNames", "OtherPatientIDsSequence", "EthnicGroup", "PatientComments",
+    "ReferencedPatientSequence", "PatientSpeciesDescription", "PatientBreedDescription", "ResponsiblePerson",
+    "NumberOfPatientRelatedStudies", "NumberOfPatientRelatedSeries", "NumberOfPatientRelatedInstances",
+))  # fmt: skip
+"""What is known of a patient (PS3.4 table C.6-1). Where the study is the root, it is asked of studies."""
+
+
 class Ask(Struct, frozen=True, kw_only=True):
     """One query of one level: what must match, and what else is wanted back.
 
     `keys`: keyword -> value in DICOM matching syntax (PS3.4 §C.2.2.2), `\\` between values of a UID list.
-    Every level above `level` has exactly one unique key in `keys`, without wildcard: hierarchical, always.
+    Every level above `level`, from study down, has exactly one unique key in `keys`, without wildcard, unless the
+    place agreed to relational queries.
     """
 
     level: Level
@@ -72,7 +86,8 @@ class Want(Struct, frozen=True, kw_only=True):
     """What to retrieve in one go: one series, or some instances of it.
 
     `instances` is the inventory: SOP Instance UID -> SOP Class UID ("" where unknown). With `whole` the series is
-    asked for by its own UID, else instance by instance. `classes` may come too: be ready for them.
+    asked for by its own UID, else instance by instance. `classes` may come too: be ready for them. `patient_id` is ""
+    where it is not known.
     """
 
     study_uid: str
@@ -81,6 +96,7 @@ class Want(Struct, frozen=True, kw_only=True):
     whole: bool = True
     classes: tuple[str, ...] = ()
     transfer_syntaxes: Mapping[str, str] = {}
+    patient_id: str = ""
 
 
 class Stamp(Struct, frozen=True, kw_only=True):
@@ -235,6 +251,24 @@ class Store(Protocol):
 
     def session(self) -> AbstractAsyncContextManager[Holds]:
         """A conversation, ended in an orderly way. Several may be open at once."""
+
+
+class Manner(Struct, frozen=True, kw_only=True):
+    """How a place is asked: `root` is where a walk begins. With `relational` no level above is needed in a question,
+    with `fuzzy` the place matches names by a likeness of its own.
+    """
+
+    root: Level = Level.STUDY
+    relational: bool = False
+    fuzzy: bool = False
+
+
+@runtime_checkable
+class Mannered(Protocol):
+    """A session with a place that may be asked in a manner of its own."""
+
+    async def manner(self, level: Level) -> Manner:
+        """How things of a level are asked for there. Raises PeerError."""
 
 
 class Source(Protocol):

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from dcmsync.plan.window import Judge
     from dcmsync.records.stream import Line
 
-_SERIES = ("StudyInstanceUID", "SeriesInstanceUID")
 
 COMMAND = Command(
     name="query",
@@ -56,12 +55,16 @@ COMMAND = Command(
                     "for the sources of the records on stdin"),
         Option(flags=("key",), metavar="KEY[=VALUE]", nargs="*", completion="keyword",
                help="what must match, or what is wanted back"),
-        Option(flags=("--level",), metavar="LEVEL", choices=("study", "series", "instance"), help="what to list"),
+        Option(flags=("--level",), metavar="LEVEL", choices=("patient", "study", "series", "instance"),
+               help="what to list"),
         Option(flags=("--since",), metavar="WHEN", help="studies from then on: 12h, 2d, 20240131, 2024-01-31T12:00"),
         Option(flags=("--until",), metavar="WHEN", help="studies up to then, inclusive"),
         Option(flags=("--return",), metavar="KEYWORD", repeat=True, completion="keyword",
                help="another attribute to ask back, whatever level is asked for"),
         Option(flags=("--all",), help="allow a query that nothing restricts"),
+        Option(flags=("--fuzzy",), help="ask the server for fuzzy matching of person names, if it agrees to that"),
+        Option(flags=("--relational",),
+               help="ask the server for relational queries: where it agrees, one query takes the place of the walk"),
         FORMAT,
         CACHE,
         NO_CACHE,
@@ -124,7 +127,7 @@ class _Asking:
         name = self._arguments.endpoint
         try:
             async with self.places.open(name).session() as session:
-                await self._list(session, name, None)
+                await self._list(session, name, None, self._query, None)
         except (PeerError, LocalTrouble) as error:
             self._printer.end(complete=False, reason=error.reason, splits=self._splits)
             raise
@@ -154,23 +157,20 @@ class _Asking:
 
     async def _expand(self, line: Line, stack: AsyncExitStack) -> ExitStatus:
         """What is below one record; the line itself where that is nothing to ask for."""
-        from dcmsync.contract import Level
-        from dcmsync.records.model import Series, Study
-        from dcmsync.transfer.works import work_of
+        from dcmsync.commands.expanding import parent_of
 
-        level = self._query.level
-        is_above = isinstance(line.record, Study | Series if level is Level.INSTANCE else Study)
-        work = work_of(line.record, line.number) if is_above and level is not Level.STUDY else None
-        if work is None:
+        parent = parent_of(line, self._query)
+        if parent is None:
             self._printer.write_line(line.raw)
             return ExitStatus.DONE
         try:
-            if work.source not in self._sessions:
-                session = self.places.open(work.source).session()
-                self._sessions[work.source] = await stack.enter_async_context(session)
-            await self._list(self._sessions[work.source], work.source, work.attributes)
-            study_uid, series_uid = (str(work.attributes.get(key, "")) for key in _SERIES)
-            self._expanded.setdefault(work.source, set()).add((study_uid, series_uid))
+            if parent.source not in self._sessions:
+                session = self.places.open(parent.source).session()
+                self._sessions[parent.source] = await stack.enter_async_context(session)
+            among = self._expanded.setdefault(parent.source, set())
+            if parent.known:
+                among.add(parent.series)
+            await self._list(self._sessions[parent.source], parent.source, parent.known, parent.query, among)
         except UsageError as error:
             raise InputError(error.message, line=line.number, advice=error.advice) from error
         except (PeerError, LocalTrouble) as error:
@@ -179,15 +179,20 @@ class _Asking:
             return error.exit_status
         return ExitStatus.DONE
 
-    async def _list(self, session: Session, source: str, known: Attributes | None) -> None:
+    async def _list(
+        self, session: Session, source: str, known: Attributes | None, query: Query, among: set[Series] | None
+    ) -> None:
+        """Writes what a query finds; adds the studies that are in it to `among`, where those are not known before."""
         from contextlib import aclosing
 
         from dcmsync.transfer.inventory import Inventory
 
         kind = self._query.level.word
         inventory = Inventory(session, name=source, warn=self._streams.warn)
-        async with aclosing(inventory.walk(self._query, known)) as answers:
+        async with aclosing(inventory.walk(query, known)) as answers:
             async for answer in answers:
+                if among is not None and not known:
+                    among.add((str(answer["StudyInstanceUID"]), ""))
                 if self._is_inside(answer):
                     self._printer.write({"type": kind, "source": source, **answer})
         self._splits += inventory.splits

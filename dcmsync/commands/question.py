@@ -29,6 +29,8 @@ def question(
     for keyword in (*keys, *wanted):
         tag_of(keyword)
     levels.check(keys, level)
+    if level is Level.PATIENT and (arguments.since or arguments.until):
+        raise UsageError("--since and --until choose studies, not patients", advice="Ask with --level study")
     bounds = (arguments.since, arguments.until, datetime.now())  # local time, as StudyTime is
     if arguments.since or arguments.until:
         if "StudyDate" in keys:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
-from dcmsync.contract import Level
+from dcmsync.contract import PATIENT_KEYWORDS, Level
 from dcmsync.errors import UsageError
 
 STUDY_KEYS = (
@@ -15,12 +15,16 @@ STUDY_KEYS = (
     "StudyDescription", "StudyID", "AccessionNumber", "ModalitiesInStudy", "NumberOfStudyRelatedSeries",
     "NumberOfStudyRelatedInstances",
 )  # fmt: skip
+PATIENT_KEYS = (
+    "PatientID", "IssuerOfPatientID", "PatientName", "PatientBirthDate", "PatientSex",
+    "NumberOfPatientRelatedStudies", "NumberOfPatientRelatedSeries", "NumberOfPatientRelatedInstances",
+)  # fmt: skip
 SERIES_KEYS = (
     "SeriesInstanceUID", "Modality", "SeriesNumber", "SeriesDescription", "SeriesDate", "SeriesTime",
     "NumberOfSeriesRelatedInstances",
 )  # fmt: skip
 INSTANCE_KEYS = ("SOPInstanceUID", "SOPClassUID", "InstanceNumber")
-DEFAULT_KEYS = {Level.STUDY: STUDY_KEYS, Level.SERIES: SERIES_KEYS, Level.INSTANCE: INSTANCE_KEYS}
+DEFAULT_KEYS = {Level.PATIENT: PATIENT_KEYS, Level.STUDY: STUDY_KEYS, Level.SERIES: SERIES_KEYS, Level.INSTANCE: INSTANCE_KEYS}
 
 _AT_SERIES = frozenset((
     *SERIES_KEYS, "BodyPartExamined", "ProtocolName", "Laterality", "PatientPosition", "FrameOfReferenceUID",
@@ -97,6 +101,8 @@ def check(keys: Iterable[str], level: Level) -> None:
     """Refuses keys that belong deeper than the level that is asked for. Raises UsageError."""
     for keyword in keys:
         own = level_of(keyword)
+        if level is Level.PATIENT and keyword in PATIENT_KEYWORDS:
+            continue
         if own > level:
             instead = ", or for ModalitiesInStudy" if keyword == "Modality" else ""
             raise UsageError(
@@ -106,15 +112,19 @@ def check(keys: Iterable[str], level: Level) -> None:
 
 
 def keys_at(query: Query, level: Level) -> dict[str, str]:
-    """The matching keys of a query that belong to one level."""
-    return {keyword: value for keyword, value in query.keys.items() if level_of(keyword) == level}
+    """The matching keys of a query that belong to one level. Those of patients belong to studies, too."""
+    return {keyword: value for keyword, value in query.keys.items() if _is_at(keyword, level)}
 
 
 def wanted_at(query: Query, level: Level) -> tuple[str, ...]:
     """What to ask back at one level: the usual attributes, and those of `wanted` that belong there."""
     usual: Sequence[str] = DEFAULT_KEYS[level] if query.usual else (level.unique_key,)
-    more = (keyword for keyword in query.wanted if level_of(keyword) == level)
+    more = (keyword for keyword in query.wanted if _is_at(keyword, level))
     return tuple(dict.fromkeys((*usual, *more)))
+
+
+def _is_at(keyword: str, level: Level) -> bool:
+    return keyword in PATIENT_KEYWORDS if level is Level.PATIENT else level_of(keyword) == level
 
 
 def uids(value: str) -> list[str]:

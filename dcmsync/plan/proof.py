@@ -11,7 +11,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from dcmsync.contract import Attributes, Level
+from dcmsync.contract import WITH_UID, Attributes, Level
 from dcmsync.errors import InputError, UsageError
 from dcmsync.plan.compare import INSTANCES, by_content, count
 from dcmsync.plan.select import Condition, sample, uid_hash
@@ -20,7 +20,7 @@ Holds = Callable[[str], bool]
 Reason = Literal["missing", "truncated", "rotten", "differs", "unknown"]
 
 _IDLE = ("skipped", "deleted")  # outcomes that claim of nothing that it is there
-_LEVELS = {level.word: level for level in Level}
+_LEVELS = {level.word: level for level in WITH_UID}
 
 
 class Claim(Struct, frozen=True, kw_only=True):
@@ -59,6 +59,9 @@ def claim_of(values: Mapping[str, object], number: int, at: str | None) -> Claim
     kind = values.get("type")
     is_outcome = kind == "outcome"
     level = _LEVELS.get(str(values.get("level") if is_outcome else kind))
+    if kind == "patient":
+        raise InputError("a patient record names no studies", line=number,
+                         advice="List their studies first: dcmsync query - --level study")
     if level is None or (is_outcome and values.get("outcome") in _IDLE):
         return None
     home_key = "destination" if is_outcome else "source"

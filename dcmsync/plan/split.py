@@ -1,7 +1,7 @@
 """How to ask again, in parts, for a list that the peer may have cut short.
 
 Owns which counts are suspicious, and how a query is cut: studies by StudyDate, within one day by StudyTime, within
-one minute by the first character of PatientID; series and instances number by number, for numbers match neither
+one minute by the first character of PatientID, as patients are at once; series and instances number by number, for numbers match neither
 wildcards nor ranges (PS3.4 §C.2.2.2.4, .5; Orthanc refuses such a query). Pure: it is shown what came, and gives the
 keys of the parts.
 """
@@ -69,6 +69,8 @@ def parts(
     Below studies that is a guess: numbers up to the highest that must be there, given what came and what is `claimed`.
     `unusable` are keywords that the peer does not match by.
     """
+    if level is Level.PATIENT:
+        return [] if "PatientID" in unusable else _by_initial(keys, spread)
     if level is not Level.STUDY:
         number = NUMBERS[level]
         return [] if number in unusable else _by_number(number, keys, spread, claimed or 0)

@@ -21,6 +21,20 @@ Number = int | UnsetType
 Texts = str | list[str] | UnsetType
 
 
+class Patient(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="patient"):
+    """One patient, as a source knows it. Counts are the source's own claim. Names no instances: it is no work."""
+
+    source: Text = UNSET
+    PatientID: Texts = UNSET
+    IssuerOfPatientID: Texts = UNSET
+    PatientName: Texts = UNSET
+    PatientBirthDate: Texts = UNSET
+    PatientSex: Texts = UNSET
+    NumberOfPatientRelatedStudies: Number = UNSET
+    NumberOfPatientRelatedSeries: Number = UNSET
+    NumberOfPatientRelatedInstances: Number = UNSET
+
+
 class _Thing(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What study, series and instance records share. `source` is the locator of the place that holds the thing."""
 
@@ -119,4 +133,4 @@ class End(Struct, frozen=True, kw_only=True, omit_defaults=False, tag="end"):
     splits: Number = UNSET
 
 
-Record = Study | Series | Instance | Outcome | End
+Record = Patient | Study | Series | Instance | Outcome | End

@@ -13,6 +13,7 @@ Values = Mapping[str, object]
 
 _UNIQUE = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID")
 _OURS = ("type", "source")
+_BELOW = (("study", "studies"), ("series", "series"), ("instance", "instances"))
 _SYMBOLS = {"same": "=", "missing": "+", "extra": "-", "differs": "!"}
 
 
@@ -50,7 +51,7 @@ def tree(records: Iterable[Values]) -> Iterator[str]:
     """
     patients: dict[str, _Branch] = {}
     for record in records:
-        if record.get("type") not in ("study", "series", "instance"):
+        if record.get("type") not in ("patient", "study", "series", "instance"):
             continue
         branch = patients.setdefault(str(record.get("PatientID", "")), _Branch(record))
         for key in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID"):
@@ -97,7 +98,7 @@ def _labels(branch: _Branch, depth: int) -> list[str]:
         return _safe(_plain(record.get(key, ""))) or "NA"
 
     if depth == 0:
-        return [f"ID: {shown('PatientID')}", f"Name: {shown('PatientName')}", *_sums([branch], 0)]
+        return [f"ID: {shown('PatientID')}", f"Name: {shown('PatientName')}", *filter(None, _sums([branch], 0))]
     if depth == 1:
         when = [f"Date: {shown('StudyDate')}", f"Time: {shown('StudyTime')}"]
         return [*when, shown("StudyDescription"), *_sums([branch], 1)]
@@ -112,6 +113,9 @@ def _labels(branch: _Branch, depth: int) -> list[str]:
 def _sums(branches: Sequence[_Branch], depth: int) -> list[str]:
     """What stands below branches of one depth (0 patient, 1 study, 2 series): counted, or as the records claim."""
     words = []
+    if depth == 0 and any(patient.record.get("type") == "patient" for patient in branches):
+        claimed = (_claimed(branches, f"NumberOfPatientRelated{many.title()}") for _, many in _BELOW)
+        return [_counted(count, one, many) for count, (one, many) in zip(claimed, _BELOW, strict=True)]
     if depth == 0:
         words.append(_counted(sum(len(patient.children) for patient in branches), "study", "studies"))
     studies = [study for patient in branches for study in patient.children.values()] if depth == 0 else branches
@@ -121,6 +125,13 @@ def _sums(branches: Sequence[_Branch], depth: int) -> list[str]:
     key = "NumberOfStudyRelatedInstances" if depth <= 1 else "NumberOfSeriesRelatedInstances"
     words.append(_counted(_sum(series, key), "instance", "instances"))
     return [word for word in words if word]
+
+
+def _claimed(branches: Sequence[_Branch], key: str) -> int | None:
+    """What the records of all branches claim together; None where one does not say."""
+    counts = [branch.record.get(key) for branch in branches]
+    known = [count for count in counts if isinstance(count, int)]
+    return sum(known) if len(known) == len(counts) else None
 
 
 def _sum(branches: Sequence[_Branch], key: str) -> int | None:

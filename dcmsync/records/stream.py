@@ -15,13 +15,13 @@ from msgspec import UNSET, Struct, UnsetType
 
 from dcmsync.errors import InputError, LocalTrouble
 from dcmsync.records.lines import MAX_LINE_OCTETS, Blocks
-from dcmsync.records.model import FORMAT, End, Instance, Outcome, Record, Series, Study
+from dcmsync.records.model import FORMAT, End, Instance, Outcome, Patient, Record, Series, Study
 from dcmsync.records.soundness import check_meaning, check_octets
 
-THINGS: tuple[str, ...] = ("study", "series", "instance", "outcome")
+THINGS: tuple[str, ...] = ("patient", "study", "series", "instance", "outcome")
 """The types that say something of DICOM things; the only other one of format 1 is `end`."""
 
-Thing = Study | Series | Instance | Outcome
+Thing = Patient | Study | Series | Instance | Outcome
 Decoded = TypeVar("Decoded")
 
 

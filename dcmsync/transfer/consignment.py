@@ -44,6 +44,12 @@ class Consignment:
         return self.ledgers[0].study_uid
 
     @property
+    def patient_id(self) -> str:
+        """The PatientID that its record gave; "" where that is not one value."""
+        patient_id = self.attributes.get("PatientID")
+        return patient_id if isinstance(patient_id, str) else ""
+
+    @property
     def series_uid(self) -> str:
         """Its Series Instance UID; "" where only the study is known."""
         return self.ledgers[0].series_uid

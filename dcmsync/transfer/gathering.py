@@ -16,9 +16,10 @@ from msgspec import UNSET, Struct
 
 from dcmsync.contract import Level
 from dcmsync.errors import InputError
-from dcmsync.records.model import Instance, Series, Study
+from dcmsync.records.model import Instance, Patient, Series, Study
 from dcmsync.records.stream import Line
 from dcmsync.transfer.spill import Sorter
+from dcmsync.transfer.works import EXPAND_PATIENTS
 
 TOGETHER = 500
 SEEN = 100_000
@@ -82,6 +83,8 @@ class Gathering:
                 source = line.record.source
                 named = "" if source is UNSET else source
                 yield Group(level=level, source=named, number=line.number, lines=(line.raw,))
+            case Patient():
+                raise InputError("a patient record names no studies", line=line.number, advice=EXPAND_PATIENTS)
             case _:
                 self.passed_by += 1
 

@@ -32,7 +32,7 @@ class Retrieval(Generic[JobT]):
     """Retrieves series over one session, each for all targets."""
 
     def __init__(self, session: Session, targets: Sequence[Target[JobT]]) -> None:
-        self._session = session
+        self.session = session
         self._targets = targets
 
     async def run(self, consignment: Consignment) -> None:
@@ -44,7 +44,7 @@ class Retrieval(Generic[JobT]):
                 if attempt > 1:
                     await anyio.sleep(retry.delay_s(attempt - 1, random()))
                     consignment.candidates = ()
-                    await learn_classes(consignment, self._session)
+                    await learn_classes(consignment, self.session)
                 ending = await self._round(consignment, one_by_one=attempt == retry.ROUNDS)
             except PeerError as error:
                 stalls += isinstance(error, Stalled)
@@ -63,7 +63,7 @@ class Retrieval(Generic[JobT]):
         lost = 0
         lacking = consignment.lacking
         whole = not consignment.is_selection and len(lacking) == len(consignment.wanted)
-        takes_lists = not quirks_of(self._session).no_uid_lists
+        takes_lists = not quirks_of(self.session).no_uid_lists
         for lot, as_whole in batches(lacking, whole=whole, one_by_one=one_by_one, takes_lists=takes_lists):
             try:
                 ending = await self._fetch(consignment, lot, whole=as_whole)
@@ -83,9 +83,10 @@ class Retrieval(Generic[JobT]):
             instances=lot,
             whole=whole,
             classes=consignment.candidates,
+            patient_id=consignment.patient_id,
         )
         try:
-            return await self._session.fetch(want, reception)
+            return await self.session.fetch(want, reception)
         finally:
             with anyio.CancelScope(shield=True):
                 await reception.settle()

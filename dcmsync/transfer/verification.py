@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from dcmsync.contract import Attributes, Catalogue, Holding, Level
+from dcmsync.contract import WITH_UID, Attributes, Catalogue, Holding, Level
 from dcmsync.errors import ExitStatus, InputError, PeerError
 from dcmsync.plan.levels import Query
 from dcmsync.plan.proof import Claim, Holds, Lowest, Reason, Verdict, judge, judge_count
@@ -253,7 +253,7 @@ class Verification:
                 uid = _sop(thing)
                 if uid in present or uid in known:
                     continue
-                uids = {level.unique_key: str(thing[level.unique_key]) for level in Level}
+                uids = {level.unique_key: str(thing[level.unique_key]) for level in WITH_UID}
                 if await spot.side.ask(Level.INSTANCE, uids) is None:
                     failures.append(self._absent(spot, uid))
                     self._tell_instance(_below(claim, uids), failures[-1], {})
@@ -355,7 +355,7 @@ def _home(claim: Claim) -> tuple[str, Level, str]:
 
 def _below(claim: Claim, thing: Attributes) -> Claim:
     """What a claim of a study or series says of one instance below it."""
-    uids = {level.unique_key: str(thing[level.unique_key]) for level in Level}
+    uids = {level.unique_key: str(thing[level.unique_key]) for level in WITH_UID}
     return replace(claim, level=Level.INSTANCE, uids=uids, count=None)
 
 

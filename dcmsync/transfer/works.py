@@ -11,9 +11,10 @@ from msgspec import UNSET, Struct
 
 from dcmsync.contract import Attributes, Level
 from dcmsync.errors import InputError
-from dcmsync.records.model import Instance, Outcome, Series, Study
+from dcmsync.records.model import Instance, Outcome, Patient, Series, Study
 from dcmsync.records.stream import Line, Thing, Unknown
 
+EXPAND_PATIENTS = "List their studies first: dcmsync query - --level study"
 _TOGETHER = 10_000  # instance records gathered at most, so that memory stays bounded
 _LEVELS = {"study": Level.STUDY, "series": Level.SERIES, "instance": Level.INSTANCE}
 
@@ -34,7 +35,10 @@ class Work(Struct, frozen=True, kw_only=True):
 
 
 def work_of(record: Thing | Unknown, number: int) -> Work | None:
-    """The work that one record is; None for none. Raises InputError when it lacks its source or a UID."""
+    """The work that one record is; None for none.
+
+    Raises InputError when it lacks its source or a UID, or is of a patient.
+    """
     match record:
         case Study():
             level = Level.STUDY
@@ -42,6 +46,8 @@ def work_of(record: Thing | Unknown, number: int) -> Work | None:
             level = Level.SERIES
         case Instance():
             level = Level.INSTANCE
+        case Patient():
+            raise InputError("a patient record names no studies", line=number, advice=EXPAND_PATIENTS)
         case Outcome() if record.outcome in ("failed", "conflict"):
             level = _LEVELS[record.level]
         case _:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dcmsync.contract import Level
+from dcmsync.contract import PATIENT_KEYWORDS, WITH_UID, Level
 from dcmsync.errors import UsageError
 from dcmsync.plan import levels
 from dcmsync.plan.levels import Query, check, deepest, keys_at, level_of, read_words, uids, wanted_at
@@ -26,8 +26,22 @@ def test_an_attribute_has_its_level(keyword: str, level: Level) -> None:
 
 
 def test_every_usual_attribute_belongs_to_the_level_at_which_it_is_asked() -> None:
-    for level, keywords in levels.DEFAULT_KEYS.items():
-        assert {level_of(keyword) for keyword in keywords} == {level}
+    for level in WITH_UID:
+        assert {level_of(keyword) for keyword in levels.DEFAULT_KEYS[level]} == {level}
+
+
+def test_what_is_known_of_patients_is_asked_of_studies_too() -> None:
+    assert set(levels.PATIENT_KEYS) <= PATIENT_KEYWORDS
+    query = Query(level=Level.STUDY, keys={"PatientName": "A*", "StudyDate": "2024"})
+    assert levels.keys_at(query, Level.PATIENT) == {"PatientName": "A*"}
+    assert levels.keys_at(query, Level.STUDY) == query.keys
+    assert "StudyDate" not in levels.wanted_at(query, Level.PATIENT)
+
+
+def test_a_key_of_a_study_cannot_choose_among_patients() -> None:
+    levels.check(["PatientID", "PatientSex", "NumberOfPatientRelatedStudies"], Level.PATIENT)
+    with pytest.raises(UsageError, match="StudyDate belongs to study level"):
+        levels.check(["StudyDate"], Level.PATIENT)
         assert level.unique_key in keywords
 
 

@@ -20,4 +20,4 @@ def test_more_keys_are_allowed() -> None:
 
 def test_all_types_are_there() -> None:
     kinds = {definition["properties"]["type"]["enum"][0] for definition in schema()["$defs"].values()}
-    assert kinds == {"study", "series", "instance", "outcome", "end"}
+    assert kinds == {"patient", "study", "series", "instance", "outcome", "end"}

@@ -18,13 +18,14 @@ from typing import Literal
 
 import anyio
 
-from dcmsync.contract import Ending, Receiver, Want
+from dcmsync.contract import Ending, Level, Receiver, Want
+from dcmsync.endpoints.dimse.asking import Asker
 from dcmsync.errors import Disconnected, Rejected, Stalled, Unreachable
 from dcmsync.net.association import Answer, Association, Peer
 from dcmsync.net.channel import Limits
 from dcmsync.net.mailbox import Claim, Expectation, Mailbox, plain_address
-from dcmsync.wire import dataset
 from dcmsync.wire.dimse import operations, status
+from dcmsync.wire.upperlayer.extension import Wishes
 
 Via = Literal["get", "move"]
 
@@ -49,11 +50,13 @@ class Mover:
         via: Via | None = None,
         senders: Sequence[str] = (),
         warn: Callable[[str], None] = lambda text: None,
+        asker: Asker | None = None,
     ) -> None:
         self.via: Via | None = via or (None if mailbox else "get")
         self.warn = warn
         self.takes_lists: bool | None = None
         self.aborted_gets = 0  # by which nothing came; who counts them turns to C-MOVE
+        self._asker = asker or Asker()
         self._peer = peer
         self._timeout_s = limits.timeout_s
         self._open_mailbox = mailbox
@@ -86,8 +89,8 @@ class Mover:
         lots = [want.instances] if want.whole else [{uid: kind} for uid, kind in want.instances.items()]
         worst = Ending()
         for lot in lots:
-            encode = partial(_identifier, want, lot)
-            answer, _ = await association.move(operations.STUDY_ROOT_MOVE, encode, destination_ae)
+            encode = partial(self._identifier, want, lot)
+            answer, _ = await association.move(self._asker.model.move, encode, destination_ae)
             if answer.status == _UNKNOWN_DESTINATION:
                 advice = f"Ask its administrator to register {destination_ae}"
                 raise Rejected(f"{self._peer.name}: C-MOVE to {destination_ae}: {_words(answer)}", advice=advice)
@@ -142,8 +145,8 @@ class Mover:
             try:
                 with claim.scope:
                     answer, counts = await association.move(
-                        operations.STUDY_ROOT_MOVE,
-                        partial(_identifier, want, instances),
+                        self._asker.model.move,
+                        partial(self._identifier, want, instances),
                         expectation.destination_ae,
                         expectation.message_id,
                     )
@@ -203,6 +206,14 @@ class Mover:
         if is_late:
             self._vain_waits = 0
 
+    def _identifier(self, want: Want, instances: Mapping[str, str], syntax: str) -> bytes:
+        above = self._asker.above(want.study_uid)
+        keys = {**above, "StudyInstanceUID": want.study_uid, "SeriesInstanceUID": want.series_uid}
+        if want.whole:
+            return self._asker.encode(keys, Level.SERIES, syntax, agreed=Wishes())
+        keys["SOPInstanceUID"] = "\\".join(instances)
+        return self._asker.encode(keys, Level.INSTANCE, syntax, agreed=Wishes())
+
     async def _hosts(self, association: Association) -> frozenset[str]:
         """The addresses that the peer may send from. Raises Unreachable."""
         if self._resolved is None:
@@ -236,13 +247,6 @@ class Mover:
             return words
 
         return advice
-
-
-def _identifier(want: Want, instances: Mapping[str, str], syntax: str) -> bytes:
-    keys = {"StudyInstanceUID": want.study_uid, "SeriesInstanceUID": want.series_uid}
-    if want.whole:
-        return dataset.encode_identifier(keys, "SERIES", syntax)
-    return dataset.encode_identifier({**keys, "SOPInstanceUID": "\\".join(instances)}, "IMAGE", syntax)
 
 
 def _ending(answer: Answer, more: str = "") -> Ending:

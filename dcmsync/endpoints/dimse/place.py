@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 import anyio
 
 from dcmsync.endpoints import Setting
+from dcmsync.endpoints.dimse.asking import Asker
 from dcmsync.endpoints.dimse.moving import Mover
 from dcmsync.endpoints.dimse.session import QUERY_SYNTAXES, Session
 from dcmsync.locator import Node
@@ -20,6 +21,7 @@ from dcmsync.net.channel import Limits
 from dcmsync.net.patience import Watch
 from dcmsync.quirks import Quirks
 from dcmsync.wire.dimse import operations
+from dcmsync.wire.dimse.models import MODELS
 from dcmsync.wire.upperlayer.codec import ProposedContext
 
 
@@ -34,6 +36,7 @@ class DimseNode:
         watch: Watch,
         mover: Mover | None = None,
         quirks: Quirks = Quirks(),  # noqa: B008  # a frozen value
+        asker: Asker | None = None,
     ) -> None:
         """Without a `mover` it gives by C-GET alone."""
         self.peer = peer
@@ -41,6 +44,7 @@ class DimseNode:
         self._limits = limits
         self._watch = watch
         self._quirks = quirks
+        self._asker = asker or Asker(peer.name)
         self._mover = mover or Mover(peer, limits, mailbox=None)
 
     async def echo(self) -> int:
@@ -52,7 +56,7 @@ class DimseNode:
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
         """A session, whose association ends with it: by A-RELEASE where that is still possible."""
-        session = Session(self.peer, self._limits, self._watch, self._mover, self._quirks)
+        session = Session(self.peer, self._limits, self._watch, self._mover, self._quirks, self._asker)
         try:
             yield session
         finally:
@@ -74,8 +78,10 @@ def open_node(node: Node, setting: Setting) -> DimseNode:
         identity_required=access.identity_required,
     )
     limits = Limits(timeout_s=setting.timeout_s)
+    asker = Asker(peer.name, MODELS[setting.model], setting.wishes, warn=setting.warn)
     via = setting.via or ("move" if setting.quirks.no_cget else None)
     mover = Mover(
-        peer, limits, mailbox=setting.mailbox, via=via, senders=setting.senders, warn=setting.warn
+        peer, limits, mailbox=setting.mailbox, via=via, senders=setting.senders, warn=setting.warn,
+        asker=asker,
     )
-    return DimseNode(peer, limits=limits, watch=setting.watch, mover=mover, quirks=setting.quirks)
+    return DimseNode(peer, limits=limits, watch=setting.watch, mover=mover, quirks=setting.quirks, asker=asker)

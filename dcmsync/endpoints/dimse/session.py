@@ -1,7 +1,8 @@
 """One conversation with a DIMSE node: C-FIND, C-GET, C-MOVE, C-STORE as the promises of `contract.py` (PS3.4 A, B, C).
 
 Owns which presentation contexts an association needs, and keeps one association open as long as it serves. Refuses to
-decide what to ask or whether what came is enough; judges no instance. Queries are strictly hierarchical.
+decide what to ask or whether what came is enough; judges no instance. Queries are strictly hierarchical, unless the
+node agreed to more.
 
 Theory of operation: a `Session` holds at most one association and is used by one task. A session that met an error
 drops its association; the next call opens another.
@@ -12,7 +13,22 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
-from dcmsync.contract import Arrival, Ask, Attributes, Ending, Level, Parcel, Receiver, Sink, Want
+from msgspec.structs import replace
+
+from dcmsync.contract import (
+    PATIENT_KEYWORDS,
+    Arrival,
+    Ask,
+    Attributes,
+    Ending,
+    Level,
+    Manner,
+    Parcel,
+    Receiver,
+    Sink,
+    Want,
+)
+from dcmsync.endpoints.dimse.asking import Asker
 from dcmsync.endpoints.dimse.moving import Mover
 from dcmsync.endpoints.dimse.storing import Kind, ending_of, kind_of, kinds_of
 from dcmsync.errors import Disconnected, PeerError, Refused, Rejected, RemoteProtocolError
@@ -21,12 +37,13 @@ from dcmsync.net.channel import Limits
 from dcmsync.net.patience import Watch
 from dcmsync.quirks import Quirks
 from dcmsync.wire import dataset
-from dcmsync.wire.dimse import operations, status
+from dcmsync.wire.dimse import status
+from dcmsync.wire.dimse.models import MODELS
 from dcmsync.wire.upperlayer import contexts
 from dcmsync.wire.upperlayer.codec import ProposedContext, Role
+from dcmsync.wire.upperlayer.extension import Wishes
 
 QUERY_SYNTAXES = (contexts.EXPLICIT_LITTLE, contexts.IMPLICIT_LITTLE)
-_WORDS = {Level.STUDY: "STUDY", Level.SERIES: "SERIES", Level.INSTANCE: "IMAGE"}
 _QUERY_CONTEXTS = 2  # C-FIND and C-GET, beside the storage contexts
 _ABORTED_GETS = 2
 _GET_IS_NOT_OFFERED = frozenset((status.REFUSED_CLASS, status.UNRECOGNISED_OPERATION))
@@ -35,32 +52,80 @@ _GET_IS_NOT_OFFERED = frozenset((status.REFUSED_CLASS, status.UNRECOGNISED_OPERA
 class Session:
     """Satisfies contract.Holds with one association at a time. `quirks` are those of its node."""
 
-    def __init__(self, peer: Peer, limits: Limits, watch: Watch, mover: Mover, quirks: Quirks) -> None:
+    def __init__(
+        self, peer: Peer, limits: Limits, watch: Watch, mover: Mover, quirks: Quirks, asker: Asker
+    ) -> None:
         self.quirks = quirks
         self._peer = peer
         self._limits = limits
         self._watch = watch
         self._mover = mover
+        self._asker = asker
         self._stack = AsyncExitStack()
         self._association: Association | None = None
         self._pairs: frozenset[tuple[str, str]] = frozenset()
         self._moves = False
+        self._find_class = asker.model.find
+        self._agreed = Wishes()
         self._stored: frozenset[Kind] = frozenset()
 
     async def find(self, ask: Ask) -> AsyncGenerator[Attributes | Ending, None]:
-        """One C-FIND of the Study Root model; see `contract.Finds`.
+        """One C-FIND, or one for each patient that may be meant; see `contract.Finds`."""
+        if self._agreed.relational or not self._asker.lacks_patient(ask):
+            async with aclosing(self._find(ask)) as answers:
+                async for answer in answers:
+                    yield answer
+            return
+        worst = Ending()
+        study_uid = ask.keys.get("StudyInstanceUID", "")
+        async with aclosing(self._patients(ask, study_uid)) as patients:
+            candidates = [patient async for patient in patients]
+        for candidate in candidates:
+            if isinstance(candidate, Ending):
+                worst = candidate
+                continue
+            has_any = False
+            async with aclosing(self._find(replace(ask, keys={**ask.keys, "PatientID": candidate}))) as answers:
+                async for answer in answers:
+                    if not isinstance(answer, Ending):
+                        has_any = True
+                        self._asker.remember(study_uid, candidate)
+                        yield answer
+                    elif answer.truncated or not worst.truncated:
+                        worst = answer
+            if has_any and study_uid:
+                break
+        yield worst
+
+    async def _patients(self, ask: Ask, study_uid: str) -> AsyncGenerator[str | Ending, None]:
+        """The PatientIDs that a question may be about, and how the list of them ended."""
+        if known := self._asker.patient_of(study_uid):
+            yield known
+            return
+        keys = {key: value for key, value in ask.keys.items() if key in PATIENT_KEYWORDS}
+        async with aclosing(self._find(Ask(level=Level.PATIENT, keys={"PatientID": "", **keys}))) as patients:
+            async for patient in patients:
+                if isinstance(patient, Ending):
+                    yield replace(patient, is_last_word=True)
+                elif isinstance(patient_id := patient.get("PatientID"), str) and patient_id:
+                    yield patient_id
+
+    async def _find(self, ask: Ask) -> AsyncGenerator[Attributes | Ending, None]:
+        """One C-FIND.
 
         An answer that came before is no progress: a peer that repeats itself for ever runs into the deadline.
         """
+        find_class = self._asker.find_class(ask.level)
         keys = {**dict.fromkeys(ask.wanted, ""), **ask.keys}
         wanted = frozenset(dataset.tag_of(keyword) for keyword in keys)
         seen: set[int] = set()
-        association = await self._ready()
-        if not association.accepts(operations.STUDY_ROOT_FIND):
-            raise Rejected(f"{self._peer.name}: the peer accepts no presentation context for C-FIND")
+        association = await self._ready(find_class=find_class)
+        if not association.accepts(find_class):
+            model = next(model.words for model in MODELS.values() if model.find == find_class)
+            raise Rejected(f"{self._peer.name}: the peer accepts no presentation context for C-FIND by {model}")
         try:
             answers = association.find(
-                operations.STUDY_ROOT_FIND,
+                find_class,
                 lambda syntax: self._encoded(keys, ask.level, syntax),
             )
             async with aclosing(answers), self._no_cancel(association):
@@ -69,6 +134,7 @@ class Session:
                         yield _find_ending(answer, self._peer.name)
                     elif answer.identifier is not None:
                         attributes = self._decoded(answer.identifier, answer.transfer_syntax, wanted)
+                        self._learn(ask, attributes)
                         mark = hash(str(attributes.get(ask.level.unique_key)))
                         if mark not in seen:
                             seen.add(mark)
@@ -86,7 +152,9 @@ class Session:
 
         Which one is the configuration's word; without one, C-MOVE where C-GET is not offered.
         """
+        self._asker.find_class(Level.SERIES)  # a model without series gives none
         try:
+            await self._know_patient(want)
             if self._mover.via == "move":
                 return await self._move(want, receiver)
             if self._mover.via == "get":
@@ -103,6 +171,7 @@ class Session:
         node, PeerError.
         """
         try:
+            await self._know_patient(want)
             return await self._mover.send(await self._ready_to_move(), want, destination_ae)
         except BaseException:
             await self.drop(failed=True)
@@ -134,8 +203,32 @@ class Session:
             raise
         return ending_of(answer, self._peer.name)
 
+    async def manner(self, level: Level) -> Manner:
+        """How things of a level are asked for; where more than the baseline is wished for, the node is asked."""
+        if not self._asker.wishes.is_any:
+            return Manner(root=self._asker.root)
+        await self._ready(find_class=self._asker.find_class(level))
+        return Manner(root=self._asker.root, relational=self._agreed.relational, fuzzy=self._agreed.fuzzy)
+
     def _encoded(self, keys: Mapping[str, str], level: Level, syntax: str) -> bytes:
-        return dataset.encode_identifier(keys, _WORDS[level], syntax, character_set=self.quirks.charset)
+        charset = self.quirks.charset
+        return self._asker.encode(keys, level, syntax, agreed=self._agreed, character_set=charset)
+
+    def _learn(self, ask: Ask, attributes: Attributes) -> None:
+        """Remembers whose study it is, where that will be asked for."""
+        patient_id = str(attributes.get("PatientID") or ask.keys.get("PatientID", ""))
+        self._asker.remember(str(attributes.get("StudyInstanceUID") or ask.keys.get("StudyInstanceUID", "")), patient_id)
+
+    async def _know_patient(self, want: Want) -> None:
+        """Sees to it that the patient of what is wanted is known, where a retrieval names it. Raises Refused."""
+        if not self._asker.model.has_patients:
+            return
+        self._asker.remember(want.study_uid, want.patient_id)
+        if not self._asker.patient_of(want.study_uid):
+            async for _ in self.find(Ask(level=Level.STUDY, keys={"StudyInstanceUID": want.study_uid})):
+                pass
+        if not self._asker.patient_of(want.study_uid):
+            raise Refused(f"{self._peer.name}: no patient there has the study", status=status.DOES_NOT_MATCH_CLASS)
 
     def _decoded(self, identifier: bytes, syntax: str, wanted: frozenset[int]) -> dict[str, object]:
         charset, is_misnamed = self.quirks.charset, self.quirks.wrong_charset
@@ -164,7 +257,7 @@ class Session:
         counted = _Counted(receiver)
         association = await self._ready(_pairs(want))
         why = "accepts no presentation context for it"
-        if association.accepts(operations.STUDY_ROOT_GET):
+        if association.accepts(self._asker.model.get):
             try:
                 ending = await self._get(association, want, counted)
             except Disconnected:
@@ -189,14 +282,15 @@ class Session:
         return await self._mover.fetch(await self._ready_to_move(), want, receiver)
 
     async def _get(self, association: Association, want: Want, receiver: Receiver) -> Ending:
-        keys = {"StudyInstanceUID": want.study_uid, "SeriesInstanceUID": want.series_uid}
+        above = self._asker.above(want.study_uid)
+        keys = {**above, "StudyInstanceUID": want.study_uid, "SeriesInstanceUID": want.series_uid}
         level = Level.SERIES
         if not want.whole:
             level = Level.INSTANCE
             keys["SOPInstanceUID"] = "\\".join(want.instances)
         answer, _ = await association.get(
-            operations.STUDY_ROOT_GET,
-            lambda syntax: dataset.encode_identifier(keys, _WORDS[level], syntax),
+            self._asker.model.get,
+            lambda syntax: self._asker.encode(keys, level, syntax, agreed=Wishes()),
             receiver,
         )
         if not answer.status:
@@ -221,16 +315,21 @@ class Session:
     async def _ready_to_move(self) -> Association:
         """An association that has a context for C-MOVE. Raises Rejected when the peer accepts none."""
         association = await self._ready(moves=True)
-        if not association.accepts(operations.STUDY_ROOT_MOVE):
+        if not association.accepts(self._asker.model.move):
             raise Rejected(f"{self._peer.name}: the peer accepts no presentation context for C-MOVE")
         return association
 
-    async def _ready(self, pairs: Sequence[tuple[str, str]] = (), *, moves: bool = False) -> Association:
-        """An association that proposed contexts for `pairs`, or for C-MOVE; the one that is open when it serves."""
+    async def _ready(
+        self, pairs: Sequence[tuple[str, str]] = (), *, moves: bool = False, find_class: str = ""
+    ) -> Association:
+        """An association that proposed contexts for `pairs`, or for C-MOVE, and for C-FIND by some class; the one that
+        is open when it serves.
+        """
         moves = moves or self._mover.via == "move"
-        has_all = self._pairs.issuperset(pairs) and self._moves >= moves
+        has_all = self._pairs.issuperset(pairs) and self._moves >= moves and find_class in ("", self._find_class)
         if self._association is None or not self._association.is_open or not has_all:
             await self.drop()
+            self._find_class = find_class or self._asker.model.find
             self._association = await self._open(pairs, moves=moves)
             self._pairs, self._moves = frozenset(pairs), moves
         return self._association
@@ -238,19 +337,24 @@ class Session:
     async def _open(
         self, pairs: Sequence[tuple[str, str]], *, moves: bool, stores: bool = False
     ) -> Association:
-        proposed = [ProposedContext(1, operations.STUDY_ROOT_FIND, QUERY_SYNTAXES)]
+        proposed = [ProposedContext(1, self._find_class, QUERY_SYNTAXES)]
         roles = []
         if moves:
-            proposed.append(ProposedContext(3, operations.STUDY_ROOT_MOVE, QUERY_SYNTAXES))
+            proposed.append(ProposedContext(3, self._asker.model.move, QUERY_SYNTAXES))
         if stores:
             proposed += contexts.propose(pairs, first_id=2 * len(proposed) + 1)
         elif pairs and not moves:
-            proposed.append(ProposedContext(3, operations.STUDY_ROOT_GET, QUERY_SYNTAXES))
+            proposed.append(ProposedContext(3, self._asker.model.get, QUERY_SYNTAXES))
             proposed += contexts.propose(pairs, first_id=5)
             roles = [Role(uid, scu=False, scp=True) for uid in dict.fromkeys(pair[0] for pair in pairs)]
-        return await self._stack.enter_async_context(
-            associate(self._peer, proposed, watch=self._watch, limits=self._limits, roles=roles)
+        extensions = self._asker.extensions(self._find_class)
+        association = await self._stack.enter_async_context(
+            associate(
+                self._peer, proposed, watch=self._watch, limits=self._limits, roles=roles, extensions=extensions
+            )
         )
+        self._agreed = self._asker.agreed(association.extensions.get(self._find_class, b"")) if extensions else Wishes()
+        return association
 
 
 class _Counted:

@@ -25,6 +25,7 @@ from msgspec import Struct, structs
 
 from dcmsync.contract import (
     UNIQUE_KEYS,
+    WITH_UID,
     Arrival,
     Ask,
     Attributes,
@@ -103,6 +104,8 @@ class FolderPlace:
         known = catalogue.find(structs.replace(ask, keys=keys))
         tags = frozenset(map(dataset.tag_of, beyond))
         asked = {keyword: "" for keyword in beyond if ask.keys.get(keyword)}  # what is not there does not match
+        if ask.level is Level.PATIENT:  # no one file speaks for a patient
+            return ({**asked, **answer} for answer in known)
         return ({**asked, **self._look(catalogue, answer, tags), **answer} for answer in known)
 
     def open_lot(self, holdings: Iterator[Holding]) -> tuple[deque[Opened], bool]:
@@ -121,7 +124,7 @@ class FolderPlace:
 
     def _look(self, catalogue: Catalogue, answer: Attributes, tags: frozenset[int]) -> Attributes:
         """The attributes of the first file that belongs to an answer; none when it cannot be read (any more)."""
-        study_uid, series_uid, sop_instance_uid = (str(answer.get(level.unique_key, "")) for level in Level)
+        study_uid, series_uid, sop_instance_uid = (str(answer.get(level.unique_key, "")) for level in WITH_UID)
         for holding in catalogue.holdings(
             study_uid=study_uid, series_uid=series_uid, sop_instance_uid=sop_instance_uid
         ):

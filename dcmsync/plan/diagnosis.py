@@ -92,8 +92,9 @@ class Findings:
             lines.append(f"via = {toml.written(learnt.via)}")
         if flags:
             lines += [f"# {flag}: {FLAGS[flag]}" for flag in flags] + [f"quirks = {toml.written(flags)}"]
-        if learnt.ignored:
-            lines.append(f"ignores_keys = {toml.written(learnt.ignored)}")
+        ignored = [key for key in dict.fromkeys(learnt.ignored) if key not in held.ignores_keys]
+        if ignored:
+            lines.append(f"ignores_keys = {toml.written(ignored)}")
         if learnt.limit:
             lines.append(f"limit = {learnt.limit}")
         if learnt.charset:

@@ -370,7 +370,7 @@ def test_a_failed_run_deletes_nothing(workdir: Workdir, source: Path, made: list
         (("./a", "./b", "./c", "--delete", "--max-delete", "5"), "exactly one SOURCE"),
         (("./a", "./b", "--link", "--move"), "two things"),
         (("./a", "./b.zip", "--link"), "no links"),
-        (("./a", "X@127.0.0.1:104"), "brought to"),
+        (("./a", "X@127.0.0.1:104", "--link"), "neither linked nor moved"),
         (("-", "./b"), "pull"),
         (("./a", "./b", "--trust", "luck"), "luck"),
         (("./a", "./b", "--where", "~"), "~"),

@@ -50,6 +50,8 @@ class Delivering:
             )
         )  # fmt: skip
         target.deliver(consigner, lambda landed: Courier(fleet, landed))
+        if vars(self._arguments).get("straight"):
+            target.relay_ae = self._places.node(word).peer.called_ae
         if verify != "none":
             target.prover = Witness(asked, self._contents if verify == "content" else None)
         return target

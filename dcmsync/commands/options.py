@@ -232,7 +232,9 @@ DELIVERING: tuple[Option, ...] = (
     FORMAT,
     CACHE,
     NO_CACHE,
-    VIA,
+    Option(flags=("--via",), metavar="HOW", choices=("get", "move"),
+           help="have a node that records name send straight to DEST, by C-MOVE, where it knows DEST (move), or "
+                "retrieve from it by C-GET (get); default: what comes from nodes goes through us"),
     PORT,
     *PACE,
     TIMEOUT,

@@ -21,6 +21,9 @@ COMMAND = Command(
         "memory (a large instance through an unnamed temporary file).\n\n"
         "DEST is asked what it has, series by series, and that is not sent; --trust says by what it counts as the "
         "same, --force sends it all the same. Other content under the same UID is a conflict, and stays.\n\n"
+        "With --via move, a source that is a node is asked to send straight to DEST, by the AE title of DEST; its "
+        "administrator must have entered DEST there. What DEST does not list afterwards goes through us, and so does "
+        "everything where the source knows no such node.\n\n"
         "Statuses are not believed: when a series was sent, DEST is asked for every instance of it again, and what it "
         "does not list is sent once more, then `failed` with the reason `missing`. A DEST that cannot be asked leaves "
         "its instances `stored` with the reason `unproven`, and the exit status is 3, unless --verify none takes its "
@@ -51,6 +54,11 @@ def run(arguments: Namespace, streams: Streams) -> ExitStatus:
     if not arguments.path and not streams.stdin_is_pipe:
         raise UsageError("push was given neither paths nor records on standard input",
                          advice="Write: dcmsync push DEST PATH..., or dcmsync query ... | dcmsync push DEST")
+    if arguments.via == "move":
+        if arguments.verify == "content":
+            raise UsageError("--verify content compares with what passed through us, and with --via move nothing does",
+                             advice="Use dcmsync diff --trust content afterwards")
+        arguments = Namespace(**{**vars(arguments), "via": None, "straight": True})  # to DEST, and not to us
     import anyio
 
     from dcmsync.commands.bringing import Bringing

@@ -41,6 +41,7 @@ from dcmsync.transfer.consignment import Consignment, Proof
 from dcmsync.transfer.expansion import Expansion, Trust
 from dcmsync.transfer.ledger import Ledger
 from dcmsync.transfer.proving import prove
+from dcmsync.transfer.relaying import Relay
 from dcmsync.transfer.retrieval import Retrieval
 from dcmsync.transfer.target import Target
 from dcmsync.transfer.works import Work
@@ -100,6 +101,7 @@ class Pull(Generic[JobT]):
         self._limiters: dict[str, anyio.CapacityLimiter] = {}
         self._given_back: deque[Consignment] = deque()
         self._active = settings.jobs
+        self._relay = Relay(targets, warn=warn)
         self._breaker = retry.Breaker()
         self._order: deque[Consignment] = deque()
         self._kept: list[tuple[Consignment, Ledger]] = []  # finished, and waiting for their target to be committed
@@ -258,13 +260,16 @@ class Pull(Generic[JobT]):
 
     async def _deliver(self, consignment: Consignment, retrieval: Retrieval[JobT]) -> bool:
         """Retrieves one series, and has it proven; what is not there after all is sent once more. False as below."""
+        if any(target.relay_ae for target in self._targets):
+            async with self._limiter(consignment.source):
+                await self._relay.run(consignment, retrieval.session)
         for is_last in (False, True):
+            if not consignment.lacking:
+                break
             async with self._limiter(consignment.source):
                 if not await self._carry_out(consignment, retrieval):
                     return False
             await prove(consignment, self._targets, is_last=is_last)
-            if not consignment.lacking:
-                break
         return True
 
     async def _carry_out(self, consignment: Consignment, retrieval: Retrieval[JobT]) -> bool:

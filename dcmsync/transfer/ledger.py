@@ -109,6 +109,11 @@ class Ledger:
         """A dry run would bring this instance."""
         self._note(sop_instance_uid, "stored")
 
+    def relayed(self, sop_instance_uid: str) -> None:
+        """The source says that it sent this instance there itself."""
+        self._unproven.add(sop_instance_uid)
+        self._note(sop_instance_uid, "stored")
+
     def landed(self, verdict: Landed) -> None:
         """An instance landed, well or not."""
         uid = verdict.arrival.sop_instance_uid

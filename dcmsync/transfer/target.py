@@ -131,6 +131,7 @@ class Target(Generic[JobT]):
     """One destination. `name` is what outcomes call it; without a `destination` nothing can arrive (a dry run).
 
     Jobs land by a Lander, unless `carry` makes another carrier. `prover`, where there is one, sees to it afterwards.
+    With a `relay_ae`, sources that know it by that title may send to it themselves.
     With `edited`, what comes is edited on its way (transfer.edited.edit sets it up).
     `awaited`: SOP Instance UID -> who took it and waits for its verdict. `trouble`: why it takes no more.
     """
@@ -141,6 +142,7 @@ class Target(Generic[JobT]):
         self.destination: Destination[JobT] | None = None
         self.prover: Prover | None = None
         self.edited: Edited | None = None
+        self.relay_ae = ""
         self.awaited: dict[str, Waits] = {}
         self.trouble: DcmsyncError | None = None
         self._remote: tuple[Takes, Carry[JobT]] | None = None
@@ -171,6 +173,10 @@ class Target(Generic[JobT]):
     def completed(self, job: JobT) -> None:
         """An instance has arrived whole: the sinks of the destination say so."""
         self.carrier.take(job)
+
+    def relayed(self) -> None:
+        """A source has sent it an instance itself."""
+        self._advance(1, 0)
 
     def start(self, tasks: TaskGroup, advance: Callable[[int, int], None]) -> None:
         """Begins. `advance` hears of each verdict: one instance, and its octets."""

@@ -236,3 +236,44 @@ def test_nothing_is_left_open_to_the_network_by_c_get(workdir: Workdir, pacs: pe
             "./a", "--all"]  # fmt: skip
     subprocess.run(line, cwd=workdir.path, env=workdir.environment(), check=True, capture_output=True, timeout=60)
     assert "listen(" not in trace.read_text()
+
+
+# Straight to a third node
+
+
+@pytest.fixture
+def new(start) -> peers.Peer:
+    """Orthanc, empty."""
+    peer: peers.Peer = start(peers.orthanc, ae="NEW")
+    return peer
+
+
+def test_a_node_sends_straight_to_another_one(
+    workdir: Workdir, start, new: peers.Peer, made: list[samples.Sample]
+) -> None:
+    old: peers.Peer = start(peers.orthanc, ae="OLD", destinations={"NEW": (new.host, new.port)})
+    old.store(sample.path for sample in made)
+    done = workdir.run("push", new.locator, "--via", "move", stdin=series_of(old.locator, made))
+    assert (done.status, done.stderr) == (0, ""), done
+    assert [each["stored"] for each in outcomes(done)] == [5, 5, 5, 5]
+    assert new.instances() == 20
+    stored = [new.rest("GET", f"/instances/{each}/metadata?expand") for each in new.rest("GET", "/instances")]
+    origins = {each["RemoteAET"] for each in stored}
+    assert origins == {"OLD"}, "none of it came from us"
+
+
+@pytest.mark.parametrize("destinations", [{}, {"NEW": (peers.HOST, 9)}], ids=["unknown", "elsewhere"])
+def test_what_cannot_go_straight_goes_through_us_and_that_is_said_once(
+    workdir: Workdir, start, new: peers.Peer, made: list[samples.Sample], destinations: peers.Destinations
+) -> None:
+    old: peers.Peer = start(peers.orthanc, ae="OLD", destinations=destinations)
+    old.store(sample.path for sample in made)
+    done = workdir.run("push", new.locator, "--via", "move", stdin=series_of(old.locator, made))
+    assert done.status == 0, done
+    assert new.instances() == 20
+    assert done.stderr.count("what comes from there goes through us") == 1 and "C-MOVE to NEW" in done.stderr
+
+
+def test_content_that_does_not_pass_through_us_is_not_compared(workdir: Workdir) -> None:
+    done = workdir.run("push", "NEW@localhost:1", "--via", "move", "--verify", "content", stdin=[])
+    assert done.status == 2 and "--verify content" in done.stderr

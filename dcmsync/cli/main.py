@@ -51,6 +51,7 @@ VERBS: Mapping[str, Row] = {
     "doctor": Row(
         "dcmsync.commands.doctor", "see what works with a node, what to set, and what must be registered there"),
     "serve": Row("dcmsync.commands.serve", "be a small DICOM node over a folder"),
+    "route": Row("dcmsync.commands.route", "listen, and forward what arrives by rules; writes outcomes"),
     "cache": Row("dcmsync.commands.cache", "see, prove and clear up what is remembered of folders"),
     "config": Row(
         "dcmsync.commands.config", "show where each setting comes from; edit and check the configuration"),

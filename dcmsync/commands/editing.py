@@ -33,12 +33,12 @@ class Editing:
         self.words = asked.words
         self.remaps = asked.remaps
         self._remap = edits.remapper(salt) if asked.remaps else None
-        moment = datetime.now().astimezone()
+        moment = datetime.now().astimezone().strftime("%Y%m%d%H%M%S%z")
         self._rules = Rules(
             values={tag: (edit.vr, edit.text) for tag, edit in asked.values.items()},
             deleted=asked.deleted,
             remap=self._remap,
-            provenance=Provenance(system=_SYSTEM, moment=moment.strftime("%Y%m%d%H%M%S%z")) if keeps_originals else None,
+            provenance=Provenance(system=_SYSTEM, moment=moment) if keeps_originals else None,
         )
 
     def uid(self, uid: str) -> str:
@@ -70,7 +70,7 @@ _PATIENT_ID = 0x00100020
 
 
 def asked(arguments: Namespace) -> Editing | None:
-    """The edits that the options of a verb ask for (options.EDITING); None for none. Raises UsageError, LocalTrouble."""
+    """The edits that the options of a verb (options.EDITING) ask for; None for none. Raises UsageError, LocalTrouble."""
     given: Mapping[str, object] = vars(arguments)
     words = list(arguments.edit or ()) if "edit" in given else []
     if given.get("edit_file"):

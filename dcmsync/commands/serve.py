@@ -6,9 +6,10 @@ import os
 import signal
 from argparse import Namespace
 from functools import partial
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TYPE_CHECKING
 
-from dcmsync.commands.options import DEFAULT_TIMEOUT_S, TIMEOUT, Command, Option, Streams, positive
+from dcmsync.commands.options import TIMEOUT, Command, Option, Streams, positive
 from dcmsync.errors import ExitStatus, UsageError
 
 if TYPE_CHECKING:
@@ -30,19 +31,27 @@ def _title(text: str) -> str:
     return title
 
 
+def _network(text: str) -> IPv4Network | IPv6Network:
+    """An address or a network. Raises ValueError with words."""
+    try:
+        return ip_network(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no address and no network: write 192.0.2.7 or 192.0.2.0/24") from None
+
+
 COMMAND = Command(
     name="serve",
     summary="be a small DICOM node over a folder",
     description=(
-        "Answers C-ECHO, C-FIND, C-GET and C-STORE from the folder DIR, until it is told to stop. The whole folder is "
-        "read at the start; files that are not whole are named and not served. What is stored lands as with pull: "
-        "success is answered when an instance is durable, a UID that is there with other content is refused with "
-        "0x0111.\n\n"
+        "Answers C-ECHO, C-FIND, C-GET, C-MOVE, C-STORE and storage commitment from the folder DIR, until it is told "
+        "to stop. The whole folder is read at the start; files that are not whole are named and not served. What is "
+        "stored lands as with pull: success is answered when an instance is durable, a UID that is there with other "
+        "content is refused with 0x0111. Commitment is said of files that were read to their end just then.\n\n"
         "Instances are sent as they are: one whose transfer syntax the peer does not take is a failed sub-operation, "
         "never transcoded.\n\n"
-        "Writes events to standard output, one JSON object a line: listening (with the port, once peers may connect), "
-        "and association, opened and closed. SIGINT or SIGTERM stops it: it accepts no more, finishes what is in "
-        "flight (for --timeout at most) and exits 0; a second one ends it at once."
+        "Writes events to standard output, one JSON object a line: listening (with the port, once peers may connect); "
+        "association: opened, closed and refused; move; commitment. SIGINT or SIGTERM stops it: it accepts no more, "
+        "finishes what is in flight (for --timeout at most) and exits 0; a second one ends it at once."
     ),
     options=(
         Option(flags=("folder",), metavar="DIR", completion="directory", help="the folder to serve and to store in"),
@@ -54,7 +63,12 @@ COMMAND = Command(
                help="the address to listen on; default 127.0.0.1, this machine alone"),
         Option(flags=("--allow",), metavar="AET", parse=_title, repeat=True,
                help="a calling AE title that may connect; default all, on this machine alone"),
+        Option(flags=("--allow-from",), metavar="ADDRESS", parse=_network, repeat=True,
+               help="an address, or a network such as 192.0.2.0/24, that may connect; default all"),
         Option(flags=("--allow-any",), help="let anyone connect, from other machines as well"),
+        Option(flags=("--destination",), metavar="NODE", repeat=True, completion="endpoint",
+               help="whom C-MOVE may send to, by its AE title: AET@host:port, or a name of the configuration; the "
+                    "nodes of the configuration are known already"),
         Option(flags=("--max-associations",), metavar="N", parse=positive, default=32,
                help="associations at a time; default 32"),
         TIMEOUT,
@@ -70,30 +84,20 @@ def run(arguments: Namespace, streams: Streams) -> ExitStatus:
     """Serves until a signal comes."""
     if not os.path.isdir(arguments.folder):
         raise UsageError(f"{arguments.folder}: no such folder", advice=f"Make it: mkdir -p {arguments.folder}")
-    if not (arguments.allow or arguments.allow_any or _is_loopback(arguments.bind)):
-        raise UsageError(f"--bind {arguments.bind} lets other machines connect, and nothing says which may",
-                         advice="Name those that may by --allow AET, or give --allow-any")
     import anyio
 
+    from dcmsync.commands.serving import settings
     from dcmsync.net.patience import Watch
-    from dcmsync.node.node import Node, Settings
+    from dcmsync.node.node import Node
     from dcmsync.records.stream import Writer
     from dcmsync.transfer.lander import Lander
 
-    timeout_s = arguments.timeout or DEFAULT_TIMEOUT_S
-    settings = Settings(
-        folder=arguments.folder,
-        ae_title=arguments.ae,
-        host=arguments.bind,
-        port=arguments.port,
-        calling_aes=frozenset(arguments.allow) if arguments.allow and not arguments.allow_any else None,
-        max_associations=arguments.max_associations,
-        timeout_s=timeout_s,
-    )
     queue = partial(Lander, gather_s=0)  # each peer waits for the verdict on what it sent
     say = Writer(streams.stdout).write
-    with Watch() as watch, Node(settings, watch, make_queue=queue, say=say, warn=streams.warn) as node:
-        anyio.run(_serve, node, timeout_s, streams)
+    with Watch() as watch:
+        told = settings(arguments, watch, streams)
+        with Node(told, watch, make_queue=queue, say=say, warn=streams.warn) as node:
+            anyio.run(_serve, node, told.timeout_s, streams)
     return ExitStatus.DONE
 
 
@@ -117,6 +121,3 @@ async def _serve(node: Node, timeout_s: float, streams: Streams) -> None:
         await node.run()
         tasks.cancel_scope.cancel()
 
-
-def _is_loopback(address: str) -> bool:
-    return address == "localhost" or address == "::1" or address.startswith("127.")

@@ -22,7 +22,7 @@ from dcmsync.net.storing import Storing
 from dcmsync.net.stream import Stream, connect
 from dcmsync.net.tls import Secure, handshake
 from dcmsync.wire.dimse import command as commands
-from dcmsync.wire.dimse import operations
+from dcmsync.wire.dimse import commitment, operations
 from dcmsync.wire.upperlayer import association as upper
 from dcmsync.wire.upperlayer import codec
 from dcmsync.wire.upperlayer import contexts as presentation
@@ -269,6 +269,16 @@ class Association:
         """C-STORE, on behalf of who asked for it by a C-MOVE: the peer's answer. Raises as Storing.store does."""
         self._storing = self._storing or Storing(self._channel)
         return await self._storing.store(parcel, self._next_id(), originator)
+
+    async def report(self, report: commitment.Report) -> int:
+        """N-EVENT-REPORT: tells the result of a storage commitment. Gives the peer's status. Raises PeerError."""
+        context = self.context_for(commitment.PUSH_MODEL)
+        conversation = commitment.event_report(self._next_id(), report)
+        octets = commitment.encode_report(report, context.transfer_syntax)
+        final = 0
+        async for answer in self._ask(context, conversation, (octets,)):
+            final = answer.status
+        return final
 
     async def _retrieve(
         self, conversation: operations.Conversation, encode: Callable[[str], bytes], arrivals: Arrivals | None

@@ -13,22 +13,26 @@ from typing import Protocol
 
 import anyio
 import anyio.abc
-from msgspec import Struct
+import anyio.to_thread
+from msgspec import Struct, structs
 
 from dcmsync.cache.digest import hasher
-from dcmsync.contract import Arrival, Landed, Sink
+from dcmsync.contract import Arrival, Landed, Sink, Stamp
 from dcmsync.endpoints.folder.arrivals import Job, Settings
 from dcmsync.endpoints.folder.landing import Landing
 from dcmsync.endpoints.folder.scan import examine, scan
 from dcmsync.errors import LocalTrouble
+from dcmsync.node.checking import check
 from dcmsync.node.index import WANTED, Image, Index
 from dcmsync.plan import layout
 from dcmsync.wire import dataset
 from dcmsync.wire.dimse import status
+from dcmsync.wire.dimse.commitment import Reference
 from dcmsync.wire.source import Values
 
 DUPLICATE = 0x0111  # PS3.7 §C.5.8, duplicate SOP instance
 
+_CHECKED_AT_ONCE = 200  # between two looks at whether the run is to end
 _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 _FAILURES = {"local": status.OUT_OF_RESOURCES, "mismatch": status.DOES_NOT_MATCH_CLASS}
 
@@ -50,11 +54,12 @@ class Queue(Protocol):
 
 
 class Opened(Struct, frozen=True):
-    """An open file, and where the data set of its instance lies in it."""
+    """An open file, where the data set of its instance lies in it, and the size and time that it is to keep."""
 
     descriptor: int
     offset: int
     octets: int
+    stamp: Stamp
 
 
 class _Verdict:
@@ -118,7 +123,8 @@ class Archive:
                 yield None
             else:
                 offset = current.data_set_offset
-                yield Opened(descriptor, offset, current.size - offset)
+                stamp = Stamp(size=current.size, mtime_ns=current.mtime_ns, device=0, inode=0)
+                yield Opened(descriptor, offset, current.size - offset, stamp)
         finally:
             if descriptor >= 0:
                 os.close(descriptor)
@@ -134,6 +140,18 @@ class Archive:
     async def room(self) -> None:
         """Returns when more instances may come (contract.Receiver)."""
         await self._queue.room()
+
+    async def check(self, references: Sequence[Reference]) -> tuple[list[Reference], list[Reference]]:
+        """Those that are held, whole and durable, and the others, with the reason of each: read from the disk now."""
+        kept: list[Reference] = []
+        failed: list[Reference] = []
+        for start in range(0, len(references), _CHECKED_AT_ONCE):
+            part = references[start : start + _CHECKED_AT_ONCE]
+            images = [self.index.images.get(reference.sop_instance_uid) for reference in part]
+            reasons = await anyio.to_thread.run_sync(check, self.root, part, images)
+            for reference, reason in zip(part, reasons, strict=True):
+                (failed if reason else kept).append(structs.replace(reference, reason=reason))
+        return kept, failed
 
     async def settle(self, arrival: Arrival) -> int:
         """The status of an instance whose sink has taken it all: success only when it is durable."""

@@ -7,6 +7,7 @@ octets lie in the receive buffer.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from dcmsync.errors import RemoteProtocolError
 from dcmsync.net.channel import Begun, Channel, Gathered, MessageEvent, Pieces
@@ -20,12 +21,26 @@ class Inbox:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._events: deque[MessageEvent] = deque()
+        self._aside: dict[int, tuple[Conversation, Callable[[int], None]]] = {}
+
+    def expect(self, conversation: Conversation, answered: Callable[[int], None]) -> None:
+        """Lets `answered` hear the status that answers a notification of ours, whatever else is going on by then."""
+        assert conversation.request.message_id is not None
+        self._aside[conversation.request.message_id] = conversation, answered
 
     async def next(self) -> MessageEvent:
-        """The next event. Raises what `Channel.messages` raises."""
-        while not self._events:
-            self._events.extend(await self._channel.messages())
-        return self._events.popleft()
+        """The next event. May be cancelled without loss. Raises what `Channel.messages` raises."""
+        while True:
+            while not self._events:
+                self._events.extend(await self._channel.messages())
+            event = self._events.popleft()
+            if not self._is_aside(event):
+                return event
+
+    async def cancellation(self, message_id: int) -> None:
+        """Returns when a C-CANCEL of our answers to `message_id` has come. Raises RemoteProtocolError for all else."""
+        if not _is_cancel(await self.next(), message_id):
+            raise RemoteProtocolError("sent a message while it was owed an answer")
 
     async def identifier(self, transfer_limit_octets: int) -> bytes:
         """The data set of the message that has just begun, gathered. Raises RemoteProtocolError beyond the limit."""
@@ -63,6 +78,17 @@ class Inbox:
                 return conversation.answer(event.command), is_cancelled
             else:
                 raise RemoteProtocolError("sent a message where an answer was due")
+
+    def _is_aside(self, event: MessageEvent) -> bool:
+        """Whether it answers a notification; who waits for that is told."""
+        if not isinstance(event, Begun) or event.command.field != commands.N_EVENT_REPORT_RSP:
+            return False
+        expected = self._aside.pop(event.command.responding_to or 0, None)
+        if expected is None or event.command.has_data_set:
+            raise RemoteProtocolError("answered a notification that it was not sent")
+        conversation, answered = expected
+        answered(conversation.answer(event.command))
+        return True
 
     async def _pieces(self) -> Pieces:
         event = await self.next()

@@ -16,13 +16,16 @@ from msgspec import Struct
 from dcmsync.contract import Landed
 from dcmsync.endpoints.folder.landing import Landing
 from dcmsync.errors import DcmsyncError
+from dcmsync.net.association import Peer
 from dcmsync.net.channel import Limits
 from dcmsync.net.listener import Listener, Visit
 from dcmsync.net.listener import Settings as ListenerSettings
 from dcmsync.net.patience import Watch
 from dcmsync.node.archive import Archive, Queue
-from dcmsync.node.policy import Policy
-from dcmsync.node.service import Service
+from dcmsync.node.committing import Commitments
+from dcmsync.node.moving import Route
+from dcmsync.node.policy import Network, Policy
+from dcmsync.node.service import House, Service
 
 _REQUEST_S = 30.0  # for an A-ASSOCIATE-RQ to come (ARTIM)
 
@@ -30,15 +33,20 @@ Event = Mapping[str, object]
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """What to serve, where, as whom, and to whom. `calling_aes` is None where anyone may come."""
+    """What to serve, where, as whom, and to whom. `calling_aes` and `networks` are None where anyone may.
+
+    `destinations`: by AE title, whom C-MOVE may send to, and who can be told of commitment on an association of ours.
+    """
 
     folder: str
     ae_title: str = "DCMSYNC"
     host: str = "127.0.0.1"
     port: int = 0
     calling_aes: frozenset[str] | None = None
+    networks: tuple[Network, ...] | None = None
     max_associations: int = 32
     timeout_s: float = 60.0
+    destinations: Mapping[str, Peer] = {}
 
 
 class Node:
@@ -62,8 +70,18 @@ class Node:
         self.archive = Archive(settings.folder, make_queue=make_queue, warn=warn)
         timeout_s = settings.timeout_s
         limits = Limits(timeout_s=timeout_s, connect_s=min(timeout_s, _REQUEST_S))
+        routes = {
+            title: Route(peer=peer, watch=watch, limits=limits) for title, peer in settings.destinations.items()
+        }
+        self._commitments = Commitments(self.archive, routes, say)
+        self._house = House(
+            archive=self.archive, own_ae=settings.ae_title, routes=routes, commitments=self._commitments, tell=say
+        )
         policy = Policy(
-            ae_title=settings.ae_title, calling_aes=settings.calling_aes, max_pdu_octets=limits.max_pdu_octets
+            ae_title=settings.ae_title,
+            calling_aes=settings.calling_aes,
+            networks=settings.networks,
+            max_pdu_octets=limits.max_pdu_octets,
         )
         try:
             self._listener = Listener(
@@ -71,6 +89,7 @@ class Node:
                     host=settings.host,
                     port=settings.port,
                     decide=policy.decide,
+                    admits=policy.admits,
                     serve=self._serve,
                     opened=self._opened,
                     closed=self._closed,
@@ -102,7 +121,9 @@ class Node:
         })  # fmt: skip
         async with anyio.create_task_group() as tasks:
             self.archive.start(tasks)
+            self._commitments.start(tasks)
             await self._listener.run()
+            self._commitments.stop()
             self.archive.stop()
 
     def stop(self) -> None:
@@ -114,7 +135,7 @@ class Node:
         await self._services[visit].run()
 
     def _opened(self, visit: Visit) -> None:
-        self._services[visit] = Service(visit, self.archive, self._settings.ae_title)
+        self._services[visit] = Service(visit, self._house)
         self._say({"type": "association", "event": "opened", **_who(visit)})
 
     def _closed(self, visit: Visit, why: Exception | None) -> None:

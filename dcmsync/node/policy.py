@@ -1,18 +1,24 @@
 """Who may open an association with the node, and for what (PS3.8 §7.1.1, PS3.7 §D.3.3.4).
 
-Owns titles, the allow list and the presentation contexts that are accepted. Refuses to look at anything but the
-request.
+Owns titles, the lists of who may come, and the presentation contexts that are accepted. Refuses to look at anything but
+the address and the request.
 """
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network, ip_address
+
 from msgspec import Struct
 
+from dcmsync.net.mailbox import plain_address
+from dcmsync.wire.dimse.commitment import PUSH_MODEL
 from dcmsync.wire.dimse.operations import (
     PATIENT_ROOT_FIND,
     PATIENT_ROOT_GET,
+    PATIENT_ROOT_MOVE,
     STUDY_ROOT_FIND,
     STUDY_ROOT_GET,
+    STUDY_ROOT_MOVE,
     VERIFICATION,
 )
 from dcmsync.wire.dimse.storage import is_storage
@@ -21,21 +27,31 @@ from dcmsync.wire.upperlayer.codec import AssociateAccept, AssociateReject, Asso
 
 FINDS = frozenset((STUDY_ROOT_FIND, PATIENT_ROOT_FIND))
 GETS = frozenset((STUDY_ROOT_GET, PATIENT_ROOT_GET))
-PATIENT_ROOTS = frozenset((PATIENT_ROOT_FIND, PATIENT_ROOT_GET))
+MOVES = frozenset((STUDY_ROOT_MOVE, PATIENT_ROOT_MOVE))
+PATIENT_ROOTS = frozenset((PATIENT_ROOT_FIND, PATIENT_ROOT_GET, PATIENT_ROOT_MOVE))
 
 CALLING_NOT_RECOGNISED = AssociateReject(1, 1, 3)  # PS3.8 table 9-21: permanent, service-user
 CALLED_NOT_RECOGNISED = AssociateReject(1, 1, 7)
 
 _PLAIN = (contexts.EXPLICIT_LITTLE, contexts.IMPLICIT_LITTLE)
-_SERVICES = dict.fromkeys((VERIFICATION, *FINDS, *GETS), _PLAIN)
+_SERVICES = dict.fromkeys((VERIFICATION, *FINDS, *GETS, *MOVES, PUSH_MODEL), _PLAIN)
+
+
+Network = IPv4Network | IPv6Network
 
 
 class Policy(Struct, frozen=True, kw_only=True):
-    """Whom the node admits. `calling_aes` is None where anyone may come."""
+    """Whom the node admits: both the title and the address must be among those that may come; None is all."""
 
     ae_title: str
     calling_aes: frozenset[str] | None = None
+    networks: tuple[Network, ...] | None = None
     max_pdu_octets: int = 1 << 20
+
+    def admits(self, host: str) -> bool:
+        """Whether an address may come at all."""
+        address = ip_address(plain_address(host))
+        return self.networks is None or any(address in network for network in self.networks)
 
     def decide(self, request: AssociateRequest) -> AssociateAccept | AssociateReject:
         """The answer to a request. Contexts for storage are accepted in any syntax, for private classes as well."""

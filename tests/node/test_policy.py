@@ -38,7 +38,7 @@ def test_storage_is_accepted_in_any_syntax(uid: str, syntax: str) -> None:
     assert results((uid, (syntax,))) == [(0, syntax)]
 
 
-@pytest.mark.parametrize("uid", ["1.2.840.10008.5.1.4.31", "1.2.840.10008.1.20.1", "1.2.840.10008.5.1.4.1.2.2.2",
+@pytest.mark.parametrize("uid", ["1.2.840.10008.5.1.4.31", "1.2.840.10008.1.20.2", "1.2.840.10008.5.1.4.1.2.3.2",
                                  "1.2.840.10008.3.1.2.3.3", ""])  # fmt: skip
 def test_services_that_are_not_ours_are_refused(uid: str) -> None:
     assert results((uid, (EXPLICIT_LITTLE,)))[0][0] == 3

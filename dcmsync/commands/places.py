@@ -4,7 +4,7 @@ Imports nothing that connects or reads until a place is opened.
 """
 
 from argparse import Namespace
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from os import environ
 from typing import TYPE_CHECKING, TypeVar
 
@@ -154,6 +154,11 @@ class Places:
     def skipped(self, path: str, why: str) -> None:
         """Says, to who asks for more, that something in a local place was passed by. Its name is not told."""
         self._streams.note(f"passed by: {why}")
+
+    @property
+    def routes(self) -> Mapping[str, config.Route]:
+        """The routes of the configuration."""
+        return self._config.routes
 
     @property
     def selectors(self) -> "Selectors":

@@ -18,11 +18,10 @@ from tests.nodes import Caller
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT, JPEG = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.4.50"
-HERE = frozenset(("127.0.0.1",))
 
 
-def expectation(*uids: str, number: int = 1, destination: str = "DCMSYNC") -> Expectation:
-    return Expectation(hosts=HERE, destination_ae=destination, message_id=number, instances=uids)
+def expectation(*uids: str, number: int = 1, destination: str = "DCMSYNC", host: str = "127.0.0.1") -> Expectation:
+    return Expectation(hosts=frozenset((host,)), destination_ae=destination, message_id=number, instances=uids)
 
 
 def during(
@@ -131,6 +130,13 @@ def test_of_two_that_claim_the_same_the_message_id_decides_then_who_lacks_it(
 def test_a_title_that_another_move_named_brings_nothing_for_this_one() -> None:
     takers = [Taker({"1.1": CT}), Taker({"1.2": CT})]
     expected = [expectation("1.1", destination="OTHER"), expectation("1.2")]
+    statuses, _, _ = during(expected, storing("1.1", "1.2"), takers)
+    assert statuses == [0xC000, 0]
+
+
+def test_a_host_that_another_move_asked_brings_nothing_for_this_one() -> None:
+    takers = [Taker({"1.1": CT}), Taker({"1.2": CT})]
+    expected = [expectation("1.1", host="192.0.2.1"), expectation("1.2")]
     statuses, _, _ = during(expected, storing("1.1", "1.2"), takers)
     assert statuses == [0xC000, 0]
 

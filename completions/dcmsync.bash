@@ -25,7 +25,7 @@ _dcmsync() {
     local options= values= places= index=0 skip= each kind=
     COMPREPLY=()
     if [ "$COMP_CWORD" -eq 1 ]; then
-        _dcmsync_fill "words:query filter diff pull push sync verify dump echo doctor serve cache config demo schema help --help --version" "$word"
+        _dcmsync_fill "words:query filter diff pull push sync verify dump echo doctor serve route cache config demo schema help --help --version" "$word"
         return
     fi
     # "=" breaks words: --option=value and KEY=value come as three.
@@ -35,13 +35,13 @@ _dcmsync() {
         before=${COMP_WORDS[COMP_CWORD-2]}
     fi
     case $verb in
-        help) [ "$COMP_CWORD" -eq 2 ] && _dcmsync_fill "words:query filter diff pull push sync verify dump echo doctor serve cache config demo schema" "$word"; return ;;
+        help) [ "$COMP_CWORD" -eq 2 ] && _dcmsync_fill "words:query filter diff pull push sync verify dump echo doctor serve route cache config demo schema" "$word"; return ;;
         query)
-            options='--level --since --until --return --all --format --cache --no-cache --timeout --calling --require-end --config -q --quiet -v --verbose --log-format -h --help'
+            options='--level --since --until --return --all --fuzzy --relational --format --cache --no-cache --timeout --calling --require-end --config -q --quiet -v --verbose --log-format -h --help'
             values=' --level --since --until --return --format --cache --timeout --calling --config --log-format '
             places='endpoint keyword'
             case $before in
-                --level) kind='words:study series instance' ;;
+                --level) kind='words:patient study series instance' ;;
                 --since) kind='none' ;;
                 --until) kind='none' ;;
                 --return) kind='keyword' ;;
@@ -209,16 +209,38 @@ _dcmsync() {
                 --log-format) kind='words:text json' ;;
             esac ;;
         serve)
-            options='--ae --port --bind --allow --allow-any --max-associations --timeout --config -q --quiet -v --verbose --log-format -h --help'
-            values=' --ae --port --bind --allow --max-associations --timeout --config --log-format '
+            options='--ae --port --bind --allow --allow-from --allow-any --destination --max-associations --timeout --config -q --quiet -v --verbose --log-format -h --help'
+            values=' --ae --port --bind --allow --allow-from --destination --max-associations --timeout --config --log-format '
             places='directory'
             case $before in
                 --ae) kind='none' ;;
                 --port) kind='none' ;;
                 --bind) kind='none' ;;
                 --allow) kind='none' ;;
+                --allow-from) kind='none' ;;
+                --destination) kind='endpoint' ;;
                 --max-associations) kind='none' ;;
                 --timeout) kind='none' ;;
+                --config) kind='file' ;;
+                --log-format) kind='words:text json' ;;
+            esac ;;
+        route)
+            options='--spool --ae --port --bind --allow --allow-any --max-associations --inactive-timeout --layout --verify --jobs -j --timeout --calling --config -q --quiet -v --verbose --log-format -h --help'
+            values=' --spool --ae --port --bind --allow --max-associations --inactive-timeout --layout --verify --jobs -j --timeout --calling --config --log-format '
+            places='none'
+            case $before in
+                --spool) kind='directory' ;;
+                --ae) kind='none' ;;
+                --port) kind='none' ;;
+                --bind) kind='none' ;;
+                --allow) kind='none' ;;
+                --max-associations) kind='none' ;;
+                --inactive-timeout) kind='none' ;;
+                --layout) kind='none' ;;
+                --verify) kind='words:none uids content' ;;
+                --jobs|-j) kind='none' ;;
+                --timeout) kind='none' ;;
+                --calling) kind='none' ;;
                 --config) kind='file' ;;
                 --log-format) kind='words:text json' ;;
             esac ;;
@@ -234,14 +256,15 @@ _dcmsync() {
                 --log-format) kind='words:text json' ;;
             esac ;;
         config)
-            options='--show-origin --format --timeout --calling --jobs -j --config -q --quiet -v --verbose --log-format -h --help'
-            values=' --format --timeout --calling --jobs -j --config --log-format '
+            options='--show-origin --format --timeout --calling --jobs -j --via --config -q --quiet -v --verbose --log-format -h --help'
+            values=' --format --timeout --calling --jobs -j --via --config --log-format '
             places='none endpoint'
             case $before in
                 --format) kind='words:toml json' ;;
                 --timeout) kind='none' ;;
                 --calling) kind='none' ;;
                 --jobs|-j) kind='none' ;;
+                --via) kind='words:get move' ;;
                 --config) kind='file' ;;
                 --log-format) kind='words:text json' ;;
             esac ;;

@@ -32,14 +32,29 @@ class Key(Struct, frozen=True, kw_only=True):
 def sections(kind: type[Struct]) -> Mapping[str, tuple[type[Struct], bool]]:
     """The tables of a document by name: what stands in each, and whether in tables with names of their own."""
     hints = get_type_hints(kind)
-    inner = {name: _inner(hints[name]) for name in kind.__struct_fields__}
-    return {name: (table, how == "named") for name, (table, how) in inner.items() if table is not None}
+    found = {name: inner(hints[name]) for name in kind.__struct_fields__}
+    return {name: (table, how == "named") for name, (table, how) in found.items() if table is not None}
 
 
 def keys(kind: type[Struct]) -> list[Key]:
     """What may stand in a table, in order."""
     hints = get_type_hints(kind, include_extras=True)
     return [_key(field, hints[field.name]) for field in msgspec.structs.fields(kind)]
+
+
+def inner(annotation: Any) -> tuple[Any, str]:
+    """The kind of table that may stand at a key, and how: "one", "named" or "many"; (None, "") where none may."""
+    if get_origin(annotation) is Annotated:
+        return inner(get_args(annotation)[0])
+    if isinstance(annotation, type) and issubclass(annotation, Struct):
+        return annotation, "one"
+    kind = next((table for table, _ in map(inner, get_args(annotation)) if table is not None), None)
+    if kind is None:
+        return None, ""
+    origin = get_origin(annotation)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return kind, "named"
+    return kind, "many" if isinstance(origin, type) and issubclass(origin, Sequence) else "one"
 
 
 def faults(kind: type[Struct], tables: Mapping[str, Any], place: str, text: str) -> Iterator[UsageError]:
@@ -91,21 +106,6 @@ def _metas(annotation: Any) -> Iterator[Meta]:
             yield from _metas(part)
 
 
-def _inner(annotation: Any) -> tuple[Any, str]:
-    """The kind of table that may stand there, and how: "one", "named" or "many"; (None, "") where none may."""
-    if get_origin(annotation) is Annotated:
-        return _inner(get_args(annotation)[0])
-    if isinstance(annotation, type) and issubclass(annotation, Struct):
-        return annotation, "one"
-    kind = next((table for table, _ in map(_inner, get_args(annotation)) if table is not None), None)
-    if kind is None:
-        return None, ""
-    origin = get_origin(annotation)
-    if isinstance(origin, type) and issubclass(origin, Mapping):
-        return kind, "named"
-    return kind, "many" if isinstance(origin, type) and issubclass(origin, Sequence) else "one"
-
-
 def _faults(kind: type[Struct], table: Mapping[str, Any], above: toml.Path) -> Iterator[tuple[toml.Path, str, str]]:
     """(path, words, advice) of each fault."""
     known = {key.name: key for key in keys(kind)}
@@ -120,20 +120,20 @@ def _faults(kind: type[Struct], table: Mapping[str, Any], above: toml.Path) -> I
 
 
 def _value_faults(annotation: Any, value: Any, path: toml.Path) -> Iterator[tuple[toml.Path, str, str]]:
-    kind, how = _inner(annotation)
+    kind, how = inner(annotation)
     inside: list[tuple[toml.Path, Any]] = []
     if how == "one" and isinstance(value, Mapping):
         inside = [(path, value)]
     elif how == "named" and isinstance(value, Mapping):
-        inside = [((*path, name), inner) for name, inner in value.items()]
+        inside = [((*path, name), each) for name, each in value.items()]
     elif how == "many" and isinstance(value, list):
-        inside = [((*path, number), inner) for number, inner in enumerate(value)]
-    for where, inner in inside:
-        if isinstance(inner, Mapping):
-            yield from _faults(kind, inner, where)
+        inside = [((*path, number), each) for number, each in enumerate(value)]
+    for where, each in inside:
+        if isinstance(each, Mapping):
+            yield from _faults(kind, each, where)
         elif how == "named":
             yield where, f"{dotted(where)}: expected a table", f"Write {toml.header(*map(str, where))} above its keys"
-    if not inside or (how == "many" and not all(isinstance(inner, Mapping) for _, inner in inside)):
+    if not inside or (how == "many" and not all(isinstance(each, Mapping) for _, each in inside)):
         try:
             msgspec.convert(value, annotation)
         except msgspec.ValidationError as error:

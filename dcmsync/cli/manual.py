@@ -6,12 +6,14 @@ depends on nothing but the rows: no date, no terminal, no locale.
 
 from collections.abc import Iterable, Mapping
 
+from msgspec import Struct
+
 from dcmsync.cli.help import HELP, help_words, paragraphs
 from dcmsync.cli.parse import is_positional, is_switch, optionals, placeholder, positionals, variable
 from dcmsync.commands.options import EVERYWHERE, Command, Option
 from dcmsync.config import Config
 from dcmsync.errors import EXIT_MEANINGS
-from dcmsync.keys import Key, keys, sections
+from dcmsync.keys import Key, inner, keys, sections
 from dcmsync.quirks import FLAGS, PROFILES
 from dcmsync.toml import written
 
@@ -85,15 +87,28 @@ def with_settings(page: str) -> str:
 def _settings() -> list[str]:
     lines: list[str] = []
     for name, (kind, is_named) in sections(Config).items():
-        lines += [f".SS [{name}{'.NAME' if is_named else ''}]"]
-        lines += [_text((kind.__doc__ or "").strip().splitlines()[0])]
-        lines += [line for key in keys(kind) for line in _item(_bold(key.name), _said(key))]
+        lines += _table(kind, f"{name}.NAME" if is_named else name)
     lines += [".SS Quirks", "In the list", r"\fBquirks\fR", "of an endpoint there may be:"]
     lines += [line for flag, words in FLAGS.items() for line in _item(_bold(flag), words)]
     lines += [".SS Profiles", "The value of", r"\fBprofile\fR", "is one of these. Only what is called tried was tried:"]
     for name, profile in PROFILES.items():
         lines += _item(_bold(name), f"{profile.server}; {profile.source}")
     return lines
+
+
+def _table(kind: type[Struct], path: str, *, is_one_of_many: bool = False) -> list[str]:
+    """What may be set in one table, then in those within it."""
+    lines = [f".SS [[{path}]]" if is_one_of_many else f".SS [{path}]", _text((kind.__doc__ or "").splitlines()[0])]
+    within: list[str] = []
+    for key in keys(kind):
+        table, how = inner(key.annotation)
+        if table is None:
+            lines += _item(_bold(key.name), _said(key))
+        else:
+            lines += _item(_bold(key.name), f"{key.words}: tables, see below")
+            below = f"{path}.{key.name}.NAME" if how == "named" else f"{path}.{key.name}"
+            within += _table(table, below, is_one_of_many=how == "many")
+    return lines + within
 
 
 def _said(key: Key) -> str:

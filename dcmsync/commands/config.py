@@ -4,10 +4,10 @@ from argparse import Namespace
 from os import environ
 from pathlib import Path
 
-from dcmsync.commands.options import CALLING, JOBS, TIMEOUT, Command, Option, Streams
+from dcmsync.commands.options import CALLING, JOBS, TIMEOUT, VIA, Command, Option, Streams
 from dcmsync.errors import ExitStatus, UsageError
 
-_OVER = (TIMEOUT, CALLING, JOBS)  # options that go before the keys of an endpoint
+_OVER = (TIMEOUT, CALLING, JOBS, VIA)  # options that go before the keys of an endpoint
 
 COMMAND = Command(
     name="config",
@@ -106,13 +106,16 @@ def _check(path: str | None, name: str | None, streams: Streams) -> ExitStatus:
     """Says all that is wrong, one line each."""
     from dcmsync import config, toml
     from dcmsync.commands import settings
+    from dcmsync.commands.places import Places
     from dcmsync.keys import faults
+    from dcmsync.net.patience import Watch
 
     file = config.which(path, environ)
     text = config.text_of(file)
     wrong = list(faults(config.Config, toml.read(text, str(file)), str(file), text)) if text else []
     if not wrong:
-        wrong = list(settings.faults(config.read(path, environ), name))
+        places = Places(Namespace(config=path), Watch(), streams)
+        wrong = list(settings.faults(config.read(path, environ), name, places))
     for fault in wrong:
         streams.say(str(fault))
     return ExitStatus.USAGE if wrong else ExitStatus.DONE

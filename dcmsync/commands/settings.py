@@ -6,15 +6,18 @@ or options decide about: what is set in a Struct of `config.py` is shown by itse
 
 import re
 from collections.abc import Iterator, Mapping
+from os import environ
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from dcmsync import config, locator, quirks, toml
+from dcmsync.commands.options import hush
+from dcmsync.commands.places import Places
 from dcmsync.config import Config, Reading
-from dcmsync.errors import UsageError
-from dcmsync.keys import Key, at, keys, sections
+from dcmsync.errors import LocalTrouble, UsageError
+from dcmsync.keys import Key, at, inner, keys, sections
 
 _HIDDEN = "***"
 _IN_LOCATOR = re.compile(r"(?<=//)[^/@\s]*:[^/@\s]*(?=@)")  # user:password of a URL
@@ -39,12 +42,23 @@ def template() -> str:
     """A configuration that sets nothing, and has every key there is, each behind a #."""
     lines = [OPENING]
     for section, (kind, is_named) in sections(Config).items():
-        lines.append(f"# {(kind.__doc__ or '').strip().splitlines()[0]}")
-        lines.append(f"#{toml.header(section, *(['example'] if is_named else []))}")
-        for key in keys(kind):
-            lines += [f"# {key.words}", f"#{key.name} = {toml.written(key.example)}"]
-        lines.append("")
+        lines += _outline(kind, (section, "example") if is_named else (section,))
     return "\n".join(lines[:-1]) + "\n"
+
+
+def _outline(kind: type[Struct], path: tuple[str, ...], *, is_one_of_many: bool = False) -> list[str]:
+    """A table with all its keys, then the tables within it, each behind a #."""
+    header = f"[{toml.header(*path)}]" if is_one_of_many else toml.header(*path)
+    lines = [f"# {(kind.__doc__ or '').strip().splitlines()[0]}", f"#{header}"]
+    within: list[str] = []
+    for key in keys(kind):
+        table, how = inner(key.annotation)
+        if table is None:
+            lines += [f"# {key.words}", f"#{key.name} = {toml.written(key.example)}"]
+        else:
+            below = (*path, key.name, "example") if how == "named" else (*path, key.name)
+            within += [f"# {key.words}", *_outline(table, below, is_one_of_many=how == "many")]
+    return [*lines, "", *within]
 
 
 def effective(reading: Reading, given: Mapping[str, tuple[object, str]], defaults: Mapping[str, object]) -> list[Value]:
@@ -89,10 +103,9 @@ def as_json(values: list[Value], reading: Reading, *, with_origin: bool) -> byte
     return msgspec.json.encode(tables) + b"\n"
 
 
-def faults(reading: Reading, name: str | None) -> Iterator[UsageError]:
-    """What is wrong with what the values mean, in all of it or in what is called `name`.
-
-    Raises UsageError when nothing is called so.
+def faults(reading: Reading, name: str | None, places: Places) -> Iterator[UsageError]:
+    """What is wrong with what the values mean, in all of it or in what is called `name`; `places` are those that it
+    names. Raises UsageError when nothing is called so.
     """
     found = 0
     for above, _, table in _tables(reading.config):
@@ -100,8 +113,8 @@ def faults(reading: Reading, name: str | None) -> Iterator[UsageError]:
             continue
         found += 1
         try:
-            _judge(table, above, reading.config)
-        except UsageError as error:
+            _judge(table, above, places)
+        except (UsageError, LocalTrouble) as error:
             where = at(str(reading.file), reading.text or "", above)
             yield UsageError(f"{where}: {toml.header(*map(str, above))}: {error.message}", advice=error.advice)
     if name is not None and not found:
@@ -155,24 +168,34 @@ def _endpoint_value(
 
 
 def _masked(key: Key, value: object) -> object:
+    """A value as it may be shown, in plain lists and tables."""
     if key.is_secret:
         return _HIDDEN
+    if isinstance(value, Struct):
+        held = {each.name: _masked(each, getattr(value, each.name)) for each in keys(type(value))}
+        return {name: each for name, each in held.items() if each is not None and each != []}
+    if isinstance(value, list | tuple):
+        return [_masked(key, each) for each in value]
     if isinstance(value, str) and not value.startswith(("dicom://", "dicoms://")):  # there it is who we are
         return _IN_LOCATOR.sub(_HIDDEN, value)
     return value
 
 
-def _judge(table: Struct, above: toml.Path, settings: Config) -> None:
-    """Raises UsageError for what a table cannot mean."""
+def _judge(table: Struct, above: toml.Path, places: Places) -> None:
+    """Raises UsageError, LocalTrouble for what a table cannot mean."""
+    from dcmsync.commands.credentials import access
+    from dcmsync.commands.routing import Routing
     from dcmsync.plan import expression
     from dcmsync.wire import dataset
 
     if isinstance(table, config.Endpoint):
-        locator.parse(table.locator)
+        where = locator.parse(table.locator)
+        access(where, table, name=str(above[1]), environ=environ, warn=hush)
         for keyword in quirks.read(table).ignores_keys:
             dataset.tag_of(keyword)
         if table.charset is not None:
             dataset.check_character_set(table.charset)
     elif isinstance(table, config.Selector):
-        selectors = {name: each.lists() for name, each in settings.selectors.items()}
-        expression.parse(f"@{above[1]}", selectors)
+        expression.parse(f"@{above[1]}", places.selectors)
+    elif isinstance(table, config.Route):
+        Routing(str(above[1]), places)

@@ -8,10 +8,11 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from msgspec import Struct
 
 from dcmsync import config
 from dcmsync.commands import settings
-from dcmsync.keys import keys, sections
+from dcmsync.keys import inner, keys, sections
 from tests.workdir import Workdir
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,6 +29,13 @@ quirks = ["no-counts"]
 
 [selectors.thin]
 all_of = ["Modality=CT", "SliceThickness<1.5"]
+
+[routes.night]
+default = ["./rest"]
+
+[[routes.night.rules]]
+when = "@thin"
+to = ["pacs"]
 """
 
 
@@ -47,11 +55,26 @@ def editor(workdir: Workdir, script: str) -> dict[str, str]:
     return {"VISUAL": f"{path}"}
 
 
+def kinds(kind: type[Struct]) -> list[type[Struct]]:
+    """Every kind of table below."""
+    inside = [table for key in keys(kind) if (table := inner(key.annotation)[0]) is not None]
+    return inside + [each for table in inside for each in kinds(table)]
+
+
+def keys_in(table: object) -> set[str]:
+    """The keys of a document, at any depth."""
+    if isinstance(table, list):
+        return {key for each in table for key in keys_in(each)}
+    members = table.items() if isinstance(table, dict) else ()
+    return {name for key, value in members for name in (key, *keys_in(value))}
+
+
 def test_what_holds_is_shown_as_a_document_that_says_the_same(workdir: Workdir, file: Path) -> None:
     done = workdir.run("config", "show")
     assert (done.status, done.stderr) == (0, ""), done
     shown, given = tomllib.loads(done.stdout.decode()), tomllib.loads(GIVEN)
     assert shown["selectors"] == given["selectors"]
+    assert shown["routes"]["night"].items() >= given["routes"]["night"].items()
     assert shown["local"].items() >= given["local"].items()
     assert shown["endpoints"]["pacs"].items() >= {"calling": "ME", "timeout": 30, "jobs": 4}.items()
     assert shown["endpoints"]["pacs"]["quirks"] == ["no-counts", "no-cget"]
@@ -109,6 +132,11 @@ def test_what_is_right_is_not_spoken_of(workdir: Workdir, file: Path) -> None:
     ("[selectors.a]\nall_of = ['Modality~(']", "[selectors.a]"),
     ("[selectors.a]\nall_of = ['@b']", ":1: [selectors.a]: there is no selector 'b'"),
     ("[selectors.a]\nall_of = ['@a']", "[selectors.a]"),
+    ("[routes.a]\n[[routes.a.rules]]\nwhen = 'Modality~('\nto = ['./x']", ":1: [routes.a]"),
+    ("[routes.a]\n[[routes.a.rules]]\nto = ['nowhere']", "'nowhere' is no place"),
+    ("[routes.a]\n[[routes.a.rules]]\nto = ['./x']\n[[routes.a.rules]]", ":4: routes.a.rules[1].to is missing"),
+    ("[routes.a]\n[[routes.a.rules]]\nto = ['./x']\nedit = []", ":4: unknown key routes.a.rules[0].edit. Did you"),
+    ("[endpoints.a]\nlocator = 'A@h:1'\nca = '/x'", "the locator is one without TLS"),
     ("[local", "not TOML"),
 ])  # fmt: skip
 def test_what_is_wrong_is_named(workdir: Workdir, text: str, words: str) -> None:
@@ -143,15 +171,15 @@ def test_the_template_sets_nothing_and_has_every_key(workdir: Workdir) -> None:
     set_all = re.sub(r"^#(?! )", "", text, flags=re.MULTILINE)
     tables = tomllib.loads(set_all)
     assert config.parse(set_all)
-    for section, (kind, is_named) in sections(config.Config).items():
-        assert set(tables[section]["example"] if is_named else tables[section]) == {key.name for key in keys(kind)}
+    named = {key.name for kind in kinds(config.Config) for key in keys(kind)}
+    assert keys_in(tables) == {*named, "example", *sections(config.Config)}
 
 
 def test_every_key_is_in_the_man_page_with_the_same_words() -> None:
     page = (ROOT / "man" / "dcmsync-locators.7").read_text().replace("\\-", "-").replace("\\(ti", "~")
     plain = re.sub(r"\\f[A-Z]|\\\(..", "", page)
     template = settings.template()
-    for kind, _ in sections(config.Config).values():
+    for kind in kinds(config.Config):
         for key in keys(kind):
             assert f"\\fB{key.name}\\fR\n" in page
             assert f"# {key.words}\n" in template

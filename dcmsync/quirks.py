@@ -29,6 +29,7 @@ class Quirks(Struct, frozen=True, kw_only=True):
     no_uid_lists: bool = False
     no_cget: bool = False
     no_cancel: bool = False
+    upper_uids: bool = False
     wrong_charset: bool = False
     ignores_keys: tuple[str, ...] = ()
     limit: int | None = None
@@ -41,6 +42,7 @@ FLAGS: Mapping[str, str] = {
     "no-uid-lists": "it takes no list of UIDs: ask for one instance at a time",
     "no-cget": "its C-GET is missing or broken: retrieve by C-MOVE",
     "no-cancel": "it does not bear C-CANCEL: abort instead",
+    "upper-uids": "it needs the UIDs of all levels above, whatever it agrees to: never ask relationally",
     "wrong-charset": "the character set that it names is wrong: always take the one of `charset`",
 }
 """The quirks that are there or not, by their name in the configuration."""

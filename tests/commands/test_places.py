@@ -20,6 +20,14 @@ CONFIG = """
 [local]
 ae_title = "RESEARCH1"
 
+[endpoints.few]
+locator = "FEW@127.0.0.1:104"
+max_associations = 3
+
+[endpoints.one]
+locator = "ONE@127.0.0.1:104"
+max_associations = 1
+
 [endpoints.pacs]
 locator = "ARCHIVE@127.0.0.1:104"
 jobs = 7
@@ -53,6 +61,12 @@ def test_the_command_line_wins(tmp_path: Path) -> None:
 def test_each_place_has_its_own_number_of_jobs(tmp_path: Path) -> None:
     made = places(tmp_path)
     assert (made.jobs("pacs"), made.jobs("X@127.0.0.1:105"), made.most_jobs) == (7, DEFAULT_JOBS, 7)
+
+
+def test_of_few_associations_one_is_left_for_queries(tmp_path: Path) -> None:
+    made = places(tmp_path)
+    assert (made.jobs("few"), made.jobs("one")) == (2, 1)
+    assert places(tmp_path, jobs=9).jobs("few") == 2
 
 
 def test_a_word_that_is_no_place_lists_the_names(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Nodes with quirks of their own making: what they say in the wrong character set, and what they do not bear."""
 
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -14,9 +15,14 @@ from dcmsync.endpoints.dimse.place import DimseNode
 from dcmsync.errors import Rejected
 from dcmsync.locator import Node
 from dcmsync.net.patience import Watch
+from dcmsync.plan.levels import Query
 from dcmsync.quirks import Quirks
+from dcmsync.transfer.inventory import Inventory
+from dcmsync.wire import dataset
 from dcmsync.wire.dimse import command as commands
 from dcmsync.wire.dimse import operations
+from dcmsync.wire.upperlayer import codec
+from dcmsync.wire.upperlayer.extension import Extension, Wishes
 from tests.fakes import scripted
 from tests.fakes.scripted import PENDING, SUCCESS, Scripted, Talk, answer
 from tests.fakes.taker import Taker
@@ -30,10 +36,10 @@ def unused(path: str) -> object:
     raise AssertionError(path)
 
 
-def node_at(port: int, quirks: Quirks, watch: Watch) -> DimseNode:
+def node_at(port: int, quirks: Quirks, watch: Watch, wishes: Wishes = Wishes()) -> DimseNode:  # noqa: B008  # frozen
     setting = Setting(
         calling_ae="DCMSYNC", timeout_s=5, watch=watch, catalogue=unused, skipped=lambda path, why: None,
-        warn=lambda text: None, quirks=quirks,
+        warn=lambda text: None, quirks=quirks, wishes=wishes,
     )  # fmt: skip
     opened = open_place(Node(host=scripted.HOST, port=port, ae="SCRIPTED"), setting)
     assert isinstance(opened, DimseNode)
@@ -152,3 +158,39 @@ def test_a_node_whose_c_get_is_broken_is_asked_by_c_move_at_once(quirks: Quirks,
     with Scripted(script) as node, Watch() as watch:
         anyio.run(fetch, node.port, watch)
     assert {GET, MOVE} & proposed == {asked_by}
+
+
+@pytest.mark.parametrize("quirks, is_found", [(Quirks(), False), (Quirks(upper_uids=True), True)])
+def test_a_node_that_agrees_to_more_than_it_can(quirks: Quirks, is_found: bool) -> None:
+    rows = {
+        "STUDY": {"StudyInstanceUID": "1.2"},
+        "SERIES": {"StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.2.3", "Modality": "CT"},
+    }
+
+    def script(talk: Talk) -> None:
+        """Agrees to relational queries, and finds no series without the UID of its study."""
+        request = codec.decode_request(talk.read_pdu()[1])
+        results = [codec.ContextResult(each.context_id, 0, each.transfer_syntaxes[0]) for each in request.contexts]
+        granted = [Extension(each.sop_class_uid, b"\1") for each in request.extensions]
+        talk.send(codec.encode_accept(codec.AssociateAccept(
+            called_ae="SCRIPTED", calling_ae="DCMSYNC", results=tuple(results), extensions=tuple(granted),
+            max_pdu_octets=16382,
+        )))  # fmt: skip
+        while talk.socket.recv(1, socket.MSG_PEEK) == b"\x04":
+            context_id, command, identifier = talk.read_message()
+            keys = dataset.decode_identifier(identifier, scripted.EXPLICIT)
+            level = str(keys["QueryRetrieveLevel"])
+            if level == "STUDY" or keys.get("StudyInstanceUID") == "1.2":
+                encoded = dataset.encode_identifier(rows[level], level, scripted.EXPLICIT)
+                talk.send(answer(context_id, command, PENDING, encoded))
+            talk.send(answer(context_id, command, SUCCESS))
+        talk.release()
+
+    async def walk(port: int, watch: Watch) -> list[object]:
+        async with node_at(port, quirks, watch, Wishes(relational=True)).session() as session:
+            inventory = Inventory(session, name="X", warn=lambda text: None)
+            query = Query(level=Level.SERIES, keys={"Modality": "CT"})
+            return [thing["SeriesInstanceUID"] async for thing in inventory.walk(query)]
+
+    with Scripted(script) as node, Watch() as watch:
+        assert anyio.run(walk, node.port, watch) == (["1.2.3"] if is_found else [])

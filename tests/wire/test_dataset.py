@@ -17,6 +17,7 @@ from pynetdicom.dsutils import encode as their_encode
 
 from dcmsync.errors import RemoteProtocolError, UsageError
 from dcmsync.wire.dataset import (
+    check_character_set,
     decode_identifier,
     decode_values,
     described,
@@ -345,3 +346,40 @@ def test_repeating_groups_are_described_and_private_ones_are_not() -> None:
     assert described(0x00280106) == ("US or SS", "SmallestImagePixelValue")
     assert described(0x60013000) == described(0x00091001) == ("", "")
     assert {"PatientName", "OverlayData"} <= set(keywords())
+
+
+@pytest.mark.parametrize("charset, text", [
+    ("ISO_IR 100", "Müller^Jürgen"), ("ISO_IR 144", "Й^од"), ("GB18030", "王^小东"), ("ISO_IR 192", "王^小东"),
+    ("ISO 2022 IR 6\\ISO 2022 IR 87", "Yamada^Tarou=山田^太郎"),
+    ("ISO 2022 IR 6\\ISO 2022 IR 149", "Hong^Gildong=洪^吉洞"),
+])  # fmt: skip
+def test_pydicom_reads_a_key_in_the_character_set_that_was_wished(charset: str, text: str) -> None:
+    octets = encode_identifier({"PatientName": text, "PatientID": "P1"}, "STUDY", EXPLICIT, character_set=charset)
+    read = their_decode(BytesIO(octets), False, True)
+    assert str(read.PatientName) == text
+    assert read.SpecificCharacterSet == (charset.split("\\") if "\\" in charset else charset)
+
+
+@pytest.mark.parametrize("charset", ["ISO_IR 100", "ISO 2022 IR 6\\ISO 2022 IR 87", "nonsense", ""])
+def test_what_a_character_set_cannot_say_is_said_in_utf_8(charset: str) -> None:
+    octets = encode_identifier({"PatientName": "Йод"}, "STUDY", EXPLICIT, character_set=charset)
+    read = their_decode(BytesIO(octets), False, True)
+    if "87" not in charset:  # JIS X 0208 has Cyrillic letters
+        assert read.SpecificCharacterSet == "ISO_IR 192"
+    assert str(read.PatientName) == "Йод"
+
+
+def test_what_is_ascii_names_no_character_set() -> None:
+    octets = encode_identifier({"PatientName": "Doe"}, "STUDY", EXPLICIT, character_set="ISO_IR 144")
+    assert not their_decode(BytesIO(octets), False, True).SpecificCharacterSet
+
+
+@pytest.mark.parametrize("terms", ["ISO_IR 100", "GB18030", "ISO 2022 IR 6\\ISO 2022 IR 87", "ISO_IR 192"])
+def test_a_character_set_of_the_standard_is_one(terms: str) -> None:
+    check_character_set(terms)
+
+
+@pytest.mark.parametrize("terms", ["", "latin1", "ISO_IR 999", "ISO_IR 100\\nonsense"])
+def test_a_character_set_that_is_none_is_refused(terms: str) -> None:
+    with pytest.raises(UsageError, match="is no character set of DICOM"):
+        check_character_set(terms)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import anyio
+from msgspec import structs
 
 from dcmsync.endpoints import Setting
 from dcmsync.endpoints.dimse.asking import Asker
@@ -78,7 +79,8 @@ def open_node(node: Node, setting: Setting) -> DimseNode:
         identity_required=access.identity_required,
     )
     limits = Limits(timeout_s=setting.timeout_s)
-    asker = Asker(peer.name, MODELS[setting.model], setting.wishes, warn=setting.warn)
+    wishes = structs.replace(setting.wishes, relational=False) if setting.quirks.upper_uids else setting.wishes
+    asker = Asker(peer.name, MODELS[setting.model], wishes, warn=setting.warn)
     via = setting.via or ("move" if setting.quirks.no_cget else None)
     mover = Mover(
         peer, limits, mailbox=setting.mailbox, via=via, senders=setting.senders, warn=setting.warn,

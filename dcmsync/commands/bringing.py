@@ -53,6 +53,7 @@ class Bringing:
         trust: Trust = "uids",
         sources: Mapping[str, Source] | None = None,
         editing: Editing | None = None,
+        printer: Printer | None = None,
     ) -> None:
         arguments = Namespace(**{**_LOCAL_ONLY, **vars(arguments)})
         self._arguments = arguments
@@ -63,7 +64,7 @@ class Bringing:
         self._editing = editing or asked(arguments)
         self._landings = Landings(arguments, streams, places, trust)
         self._bounds = Bounds(arguments, streams, self._stop)
-        self._printer = Printer(streams, arguments.format, shown="table")
+        self._printer = printer or Printer(streams, arguments.format, shown="table")
         self._places_by_word = {word: self._destination(word) for word in words}
         self._signal = 0
         self.pull: Pull[Any] | None = None
@@ -113,6 +114,11 @@ class Bringing:
         for name, trouble in pull.troubles.items():
             streams.say(f"{name}: {trouble}")
         return pull.status
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether a signal, or a limit, has ended it."""
+        return bool(self._signal or self._bounds.reached)
 
     def tell(self, record: Mapping[str, object]) -> None:
         """Writes a record among the outcomes."""

@@ -84,6 +84,9 @@ def asked(arguments: Namespace) -> Editing | None:
         if given.get("keep_originals"):
             raise UsageError("--keep-originals keeps what edits replace, and there are none", advice="Leave it out")
         return None
+    if given.get("straight"):
+        raise UsageError("--via move has the source send straight to DEST, and edits are made here",
+                         advice="Leave out --via move, or the edits")
     for way in ("link", "symlink", "move"):
         if given.get(way):
             raise UsageError(f"--{way} and edits ask for two things: what is edited is another file",

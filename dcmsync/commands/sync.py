@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from dcmsync.commands.options import BRINGING, EDITING, TRUST, VERIFY, Command, Option, Streams, positive
 from dcmsync.errors import ExitStatus, Refused, UsageError
 
 if TYPE_CHECKING:
-    from dcmsync.commands.bringing import Bringing
     from dcmsync.commands.places import Places
+    from dcmsync.commands.routing import Routing
+    from dcmsync.contract import Source
     from dcmsync.plan.levels import Query
     from dcmsync.plan.window import Judge
 
@@ -26,12 +27,17 @@ COMMAND = Command(
         "SOURCE says there are (counts, which spares SOURCE the question), or content: then every file of DEST is read "
         "again, files that have rotted are replaced, and what is not known to have the same content is fetched and "
         "compared octet by octet. Other content is never replaced without --force: it is a conflict.\n\n"
+        "With --route there is no DEST: each study or series goes where the rules of [routes.NAME] of the "
+        "configuration say (see dcmsync-locators(7)). What they need to know and a query does not tell is read from "
+        "one instance of the series, fetched into memory.\n\n"
         "Nothing is ever deleted unless --delete and --max-delete say so, and then only after everything was brought "
         "and proven, SOURCE was asked again, and its list was not cut short."
     ),
     options=(
         Option(flags=("word",), metavar="SOURCE... DEST [KEY=VALUE]", nargs="+", completion="endpoint",
                help="whom to ask, where to bring it, and what must match"),
+        Option(flags=("--route",), metavar="NAME",
+               help="in place of DEST: each study or series goes where the route of the configuration says"),
         Option(flags=("--to",), metavar="DEST", repeat=True, completion="directory", help="another destination"),
         Option(flags=("--where",), metavar="EXPR", repeat=True, completion="keyword",
                help="only what this filter expression is true of (see dcmsync filter)"),
@@ -49,6 +55,7 @@ COMMAND = Command(
     examples=(
         ("dcmsync sync pacs ./archive StudyDate=20240101- --where Modality=CT", "the CT series since New Year"),
         ("dcmsync sync pacs ./archive --since 1d --to /backup", "two copies, fetched once"),
+        ("dcmsync sync pacs --route research --since 1d", "to where the rules say"),
         ("dcmsync sync ./incoming ./archive --move", "file what has come in"),
         ("dcmsync sync pacs ./mirror --all --delete --max-delete 100", "a mirror"),
     ),
@@ -61,20 +68,24 @@ def run(arguments: Namespace, streams: Streams) -> ExitStatus:
 
     from dcmsync.commands.bringing import Bringing
     from dcmsync.commands.places import Places
+    from dcmsync.commands.routing import Routing
     from dcmsync.net.patience import Watch
     from dcmsync.transfer.listing import Listing
 
     sources, destinations, words = _sorted(arguments)
     with Watch() as watch:
         places = Places(arguments, watch, streams)
-        query, keep = _what(arguments, places, sources, words)
+        routing = Routing(arguments.route, places) if arguments.route else None
+        query, keep = _what(arguments, places, sources, words, routing.route.keys if routing is not None else ())
         opened = [(word, places.open(word)) for word in sources]
+        if routing is not None:
+            return _sync_routed(arguments, streams, places, routing, opened, query, keep)
         bringing = Bringing(arguments, streams, places, destinations, trust=arguments.trust, sources=dict(opened))
         listing = Listing(opened, query, keep, warn=streams.warn)
 
         async def sync() -> ExitStatus:
             await listing.run()
-            status = _tell_unsound(bringing, streams, places, sources, query)
+            status = _tell_unsound(bringing.tell, streams, places, sources, query)
             status = max(status, await bringing.run(listing.works), listing.status)
             if arguments.delete and status is ExitStatus.DONE:
                 _refuse_nothing(listing.things)
@@ -84,12 +95,35 @@ def run(arguments: Namespace, streams: Streams) -> ExitStatus:
         return bringing.end(anyio.run(sync), truncated=listing.trouble)
 
 
+def _sync_routed(
+    arguments: Namespace, streams: Streams, places: Places, routing: Routing, opened: Sequence[tuple[str, Source]],
+    query: Query, keep: Judge,
+) -> ExitStatus:  # fmt: skip
+    """Syncs once, to where the route leads."""
+    import anyio
+
+    from dcmsync.commands.routed import Routed
+    from dcmsync.transfer.listing import Listing
+
+    routed = Routed(arguments, streams, places, routing, dict(opened))
+    listing = Listing(opened, query, keep, warn=streams.warn)
+
+    async def sync() -> ExitStatus:
+        await listing.run()
+        status = _tell_unsound(routed.printer.write, streams, places, [word for word, _ in opened], query)
+        return max(status, await routed.run(listing.works()), listing.status)
+
+    return routed.end(anyio.run(places.receiving, sync), truncated=listing.trouble)
+
+
 def _sorted(arguments: Namespace) -> tuple[list[str], list[str], list[str]]:
     """The sources, the destinations, and the words that say what must match. Raises UsageError."""
     from dcmsync.plan.levels import is_key
 
     places = [word for word in arguments.word if not is_key(word)]
     words = [word for word in arguments.word if is_key(word)]
+    if arguments.route:
+        return _of_route(arguments, places), [], words
     if len(places) < 2:
         raise UsageError("sync needs a SOURCE and a DEST", advice="Write: dcmsync sync SOURCE DEST [KEY=VALUE]...")
     if "-" in places:
@@ -102,8 +136,24 @@ def _sorted(arguments: Namespace) -> tuple[list[str], list[str], list[str]]:
     return sources, list(dict.fromkeys([last, *(arguments.to or ())])), words
 
 
-def _what(arguments: Namespace, places: Places, sources: Sequence[str], words: Sequence[str]) -> tuple[Query, Judge]:
-    """What the sources are asked for, and which of their answers count. Raises UsageError."""
+def _of_route(arguments: Namespace, places: list[str]) -> list[str]:
+    """The sources, where a route says whereto. Raises UsageError."""
+    for option in ("to", "delete", "edit", "edit_file", "remap_uids", "salt_file", "keep_originals"):
+        if getattr(arguments, option):
+            name = option.replace("_", "-")
+            raise UsageError(f"--route and --{name} ask for two things", advice=f"Say in the route what --{name} says")
+    if not places or "-" in places:
+        raise UsageError("sync --route needs a SOURCE", advice="Write: dcmsync sync SOURCE --route NAME [KEY=VALUE]...")
+    return places
+
+
+def _what(
+    arguments: Namespace, places: Places, sources: Sequence[str], words: Sequence[str], routed_by: Sequence[str]
+) -> tuple[Query, Judge]:
+    """What the sources are asked for, and which of their answers count; `routed_by`: what a route needs besides.
+
+    Raises UsageError.
+    """
     from msgspec import structs
 
     from dcmsync.commands.question import question
@@ -114,16 +164,18 @@ def _what(arguments: Namespace, places: Places, sources: Sequence[str], words: S
     expressions = [parse(text, places.selectors) for text in arguments.where or ()]
     keys = tuple(dict.fromkeys(asked.key for expression in expressions for asked in questions(expression)))
     are_remote = not all(places.is_local(word) for word in sources)
-    query, is_inside = question(arguments, words, needs_key=are_remote, least=deepest(keys))
+    least = max(deepest(keys), min(deepest(routed_by), Level.SERIES))
+    query, is_inside = question(arguments, words, needs_key=are_remote, least=least)
     if arguments.delete and query.level is Level.INSTANCE:
         raise UsageError("--delete compares whole series", advice="Leave out what chooses single instances")
     judge = join("all", [is_inside, *(bind(each, lambda key: lambda thing: thing.get(key)) for each in expressions)])
-    return structs.replace(query, wanted=(*query.wanted, *keys)), judge
+    return structs.replace(query, wanted=(*query.wanted, *keys, *routed_by)), judge
 
 
 def _tell_unsound(
-    bringing: Bringing, streams: Streams, places: Places, sources: Sequence[str], query: Query
-) -> ExitStatus:
+    write: Callable[[Mapping[str, object]], None], streams: Streams, places: Places, sources: Sequence[str],
+    query: Query,
+) -> ExitStatus:  # fmt: skip
     """Names the files of local sources that are no whole instances, and so are not brought."""
     from msgspec import structs
 
@@ -134,7 +186,7 @@ def _tell_unsound(
     status = ExitStatus.DONE
     for word in filter(places.is_local, sources):
         catalogue = places.catalogue(str(places.parse(word)))
-        if tell_unsound(catalogue, word, asked, write=bringing.tell, warn=streams.warn, note=streams.note):
+        if tell_unsound(catalogue, word, asked, write=write, warn=streams.warn, note=streams.note):
             status = ExitStatus.FAILED
     return status
 

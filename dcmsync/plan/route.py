@@ -101,6 +101,10 @@ class Decisions:
         self._made.move_to_end(key)
         return self._made[key]
 
+    def is_made(self, thing: Thing) -> bool:
+        """Whether it is decided already where a thing goes."""
+        return self._route.per != "instance" and str(thing.get(_KEYS[self._route.per]) or "") in self._made
+
     def recall(self, thing: Thing, deliveries: Sequence[Delivery]) -> None:
         """What was decided of a thing by an earlier run; the first word on a study or series stays."""
         self._made.setdefault(str(thing.get(_KEYS[self._route.per]) or ""), tuple(deliveries))

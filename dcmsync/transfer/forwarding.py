@@ -292,4 +292,5 @@ def skipped(instance: Instance, source: str) -> Outcome:
     return Outcome(
         level="instance", outcome="skipped", StudyInstanceUID=instance.study_uid or UNSET,
         SeriesInstanceUID=instance.series_uid or UNSET, SOPInstanceUID=instance.sop_instance_uid, source=source,
+        reason="route",
     )  # fmt: skip

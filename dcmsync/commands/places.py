@@ -53,6 +53,8 @@ class Places:
         """What `main` gives. While it runs, a mailbox may be opened for what C-MOVE brings."""
         import anyio
 
+        if self._receiving is not None:  # there is one mailbox in a run
+            return await main()
         async with anyio.create_task_group() as self._receiving:
             result = await main()
             self._receiving.cancel_scope.cancel()

@@ -41,6 +41,21 @@ class Local(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     bind: Annotated[str, Meta(
         description="the address to listen on for what C-MOVE brings; all of this machine where it is not set",
         examples=["192.0.2.7"])] = ""  # fmt: skip
+    certificate: Annotated[str, Meta(
+        description="the certificate of a port of ours that speaks TLS (serve --tls), with those that lead to its "
+        "authority, a PEM file", examples=["/etc/ssl/archive.crt"])] | None = None  # fmt: skip
+    key: Annotated[str, Meta(
+        description="the key of that certificate, a PEM file; where it is not set, it stands in the same file",
+        examples=["/etc/ssl/private/archive.key"])] | None = None
+    key_password_file: Annotated[str, Meta(
+        description="the file whose first line is the password of that key", examples=["~/.config/dcmsync/key"],
+        )] | None = None  # fmt: skip
+    key_password_command: Annotated[str, Meta(
+        description="the command whose first line of output is the password of that key",
+        examples=["pass show archive/key"])] | None = None
+    ca: Annotated[str, Meta(
+        description="the authorities that must vouch for whoever comes to that port, a PEM file; anybody may come, "
+        "where it is not set", examples=["/etc/ssl/hospital-ca.pem"])] | None = None  # fmt: skip
 
 
 class Endpoint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -25,6 +25,7 @@ from typing import Any, Self
 from dcmsync.wire.dimse import command as commands
 from dcmsync.wire.dimse.command import Command
 from dcmsync.wire.upperlayer import codec, framing
+from dcmsync.wire.upperlayer.identity import Identity
 from tests import peers
 
 DEADLINE_S = 20.0
@@ -122,11 +123,11 @@ class Caller:
 
     def request(
         self, contexts: Sequence[tuple[str, Sequence[str]]], *, called: str = "DCMSYNC", calling: str = "CALLER",
-        takes: Sequence[str] = (), max_pdu_octets: int = 0,
+        takes: Sequence[str] = (), max_pdu_octets: int = 0, identity: Identity | None = None,
     ) -> bytes:
         """Asks for an association; the PDU that answers. `takes`: classes of which we are the SCP."""
         self.socket.sendall(codec.encode_request(codec.AssociateRequest(
-            called_ae=called, calling_ae=calling, max_pdu_octets=max_pdu_octets,
+            called_ae=called, calling_ae=calling, max_pdu_octets=max_pdu_octets, identity=identity,
             contexts=tuple(codec.ProposedContext(2 * n + 1, uid, tuple(syntaxes))
                            for n, (uid, syntaxes) in enumerate(contexts)),
             roles=tuple(codec.Role(uid, scu=False, scp=True) for uid in takes),

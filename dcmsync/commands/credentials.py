@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 
-from dcmsync.config import Endpoint
+from dcmsync.config import Endpoint, Local
 from dcmsync.endpoints import Access
 from dcmsync.errors import LocalTrouble, UsageError
 from dcmsync.locator import Locator, Node
@@ -42,6 +42,21 @@ def access(place: Locator, endpoint: Endpoint | None, *, name: str, environ: Map
         terms=_terms(place, endpoint, name, warn),
         identity=_identity(place, endpoint, name, environ, warn),
         identity_required=endpoint.identity_required,
+    )
+
+
+def listening(local: Local, *, certificate: str | None, key: str | None, ca: str | None, warn: Warn) -> Terms:
+    """On what terms a port of ours speaks TLS: what options name goes before the configuration. Raises UsageError.
+
+    A certificate from one and a key from the other do not mix.
+    """
+    if key and not certificate:
+        raise UsageError("--key is given without --certificate", advice="Name the certificate of that key")
+    return Terms(
+        certificate=_path(certificate or local.certificate),
+        key=_path(key if certificate else local.key),
+        key_password=_secret(local, "key_password", "[local]", warn),
+        ca=_path(ca or local.ca),
     )
 
 
@@ -118,7 +133,7 @@ def _identity(
     return ask
 
 
-def _secret(endpoint: Endpoint, what: str, name: str, warn: Warn) -> Callable[[], bytes] | None:
+def _secret(endpoint: Endpoint | Local, what: str, name: str, warn: Warn) -> Callable[[], bytes] | None:
     """What reads a secret, from where the keys `<what>_file` or `<what>_command` say; None where they do not."""
     file, command = getattr(endpoint, f"{what}_file"), getattr(endpoint, f"{what}_command")
     if file and command:

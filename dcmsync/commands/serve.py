@@ -69,6 +69,15 @@ COMMAND = Command(
         Option(flags=("--destination",), metavar="NODE", repeat=True, completion="endpoint",
                help="whom C-MOVE may send to, by its AE title: AET@host:port, or a name of the configuration; the "
                     "nodes of the configuration are known already"),
+        Option(flags=("--tls",), help="speak TLS, and nothing else: certificate and key are those of [local] in the "
+                                      "configuration, or named here"),
+        Option(flags=("--certificate",), metavar="FILE", completion="file", help="with --tls: our certificate, PEM"),
+        Option(flags=("--key",), metavar="FILE", completion="file",
+               help="with --certificate: its key, PEM; default: in the same file"),
+        Option(flags=("--ca",), metavar="FILE", completion="file",
+               help="with --tls: only those may come for whom these authorities vouch, PEM"),
+        Option(flags=("--require-identity",),
+               help="only those may come who say which user they are; what they say is not checked against anything"),
         Option(flags=("--max-associations",), metavar="N", parse=positive, default=32,
                help="associations at a time; default 32"),
         TIMEOUT,

@@ -19,6 +19,7 @@ from dcmsync.errors import DcmsyncError, UsageError
 if TYPE_CHECKING:
     from dcmsync.net.association import Peer
     from dcmsync.net.patience import Watch
+    from dcmsync.net.tls import Secure
     from dcmsync.node.node import Settings
 
 
@@ -29,6 +30,7 @@ def settings(arguments: Namespace, watch: Watch, streams: Streams) -> Settings:
     if not (arguments.allow or arguments.allow_from or arguments.allow_any or _is_loopback(arguments.bind)):
         raise UsageError(f"--bind {arguments.bind} lets other machines connect, and nothing says which may",
                          advice="Name those that may by --allow AET or --allow-from ADDRESS, or give --allow-any")
+    local = config.load(arguments.config, environ).local
     is_open = arguments.allow_any
     return Settings(
         folder=arguments.folder,
@@ -39,8 +41,24 @@ def settings(arguments: Namespace, watch: Watch, streams: Streams) -> Settings:
         networks=tuple(arguments.allow_from) if arguments.allow_from and not is_open else None,
         max_associations=arguments.max_associations,
         timeout_s=arguments.timeout or DEFAULT_TIMEOUT_S,
+        secure=_secure(arguments, local, streams),
+        requires_identity=arguments.require_identity,
         destinations=_destinations(arguments, Places(arguments, watch, streams), streams),
     )
+
+
+def _secure(arguments: Namespace, local: config.Local, streams: Streams) -> Secure | None:
+    """How the port is secured; None in plain."""
+    from dcmsync.commands.credentials import listening
+    from dcmsync.net import tls
+
+    if not arguments.tls:
+        if arguments.certificate or arguments.key or arguments.ca:
+            raise UsageError("--certificate, --key and --ca are for a port that speaks TLS", advice="Give --tls too")
+        return None
+    return tls.server(listening(
+        local, certificate=arguments.certificate, key=arguments.key, ca=arguments.ca, warn=streams.warn
+    ))  # fmt: skip
 
 
 def _destinations(arguments: Namespace, places: Places, streams: Streams) -> dict[str, Peer]:

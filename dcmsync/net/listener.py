@@ -19,7 +19,7 @@ import anyio
 import anyio.abc
 from msgspec import Struct
 
-from dcmsync.errors import DcmsyncError, Disconnected, LocalTrouble, RemoteProtocolError
+from dcmsync.errors import DcmsyncError, Disconnected, LocalTrouble, Rejected
 from dcmsync.net.channel import Channel, Limits, ReleasedByPeer
 from dcmsync.net.patience import Guard, Watch
 from dcmsync.net.stream import Stream
@@ -154,7 +154,7 @@ class Listener:
                 request = await _request(channel)
                 decision = self._decide(request, host)
                 if isinstance(decision, codec.AssociateReject):
-                    self._settings.turned_away(name, RemoteProtocolError(codec.reject_words(decision)))
+                    self._settings.turned_away(name, Rejected(f"{request.calling_ae!r} {codec.reject_words(decision)}"))
                     await _reject(channel, decision)
                     return None
                 visit = Visit(channel, host, port, request)

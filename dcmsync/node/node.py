@@ -21,6 +21,7 @@ from dcmsync.net.channel import Limits
 from dcmsync.net.listener import Listener, Visit
 from dcmsync.net.listener import Settings as ListenerSettings
 from dcmsync.net.patience import Watch
+from dcmsync.net.tls import Secure
 from dcmsync.node.archive import Archive, Queue
 from dcmsync.node.committing import Commitments
 from dcmsync.node.moving import Route
@@ -33,9 +34,10 @@ Event = Mapping[str, object]
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """What to serve, where, as whom, and to whom. `calling_aes` and `networks` are None where anyone may.
+    """What to serve, where, as whom, and to whom. `calling_aes` and `networks` are None where anyone may come.
 
-    `destinations`: by AE title, whom C-MOVE may send to, and who can be told of commitment on an association of ours.
+    With `secure` the port speaks TLS, and nothing else. `destinations`: by AE title, whom C-MOVE may send to, and who
+    can be told of commitment on an association of ours.
     """
 
     folder: str
@@ -47,6 +49,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     max_associations: int = 32
     timeout_s: float = 60.0
     destinations: Mapping[str, Peer] = {}
+    secure: Secure | None = None
+    requires_identity: bool = False
 
 
 class Node:
@@ -81,6 +85,7 @@ class Node:
             ae_title=settings.ae_title,
             calling_aes=settings.calling_aes,
             networks=settings.networks,
+            requires_identity=settings.requires_identity,
             max_pdu_octets=limits.max_pdu_octets,
         )
         try:
@@ -95,6 +100,7 @@ class Node:
                     closed=self._closed,
                     turned_away=self._turned_away,
                     max_associations=settings.max_associations,
+                    secure=settings.secure,
                 ),
                 limits,
                 watch,
@@ -117,6 +123,7 @@ class Node:
         """Serves until `stop`; returns when all that was in flight is done. Cancel it to abort."""
         self._say({
             "type": "listening", "ae": self._settings.ae_title, "host": self.host, "port": self.port,
+            **({"tls": True} if self._settings.secure else {}),
             "folder": self._settings.folder, "instances": len(self.archive.index.images),
         })  # fmt: skip
         async with anyio.create_task_group() as tasks:

@@ -32,6 +32,7 @@ PATIENT_ROOTS = frozenset((PATIENT_ROOT_FIND, PATIENT_ROOT_GET, PATIENT_ROOT_MOV
 
 CALLING_NOT_RECOGNISED = AssociateReject(1, 1, 3)  # PS3.8 table 9-21: permanent, service-user
 CALLED_NOT_RECOGNISED = AssociateReject(1, 1, 7)
+WITHOUT_IDENTITY = AssociateReject(1, 1, 1)  # no reason given: the table knows none for this (PS3.7 §D.3.3.7)
 
 _PLAIN = (contexts.EXPLICIT_LITTLE, contexts.IMPLICIT_LITTLE)
 _SERVICES = dict.fromkeys((VERIFICATION, *FINDS, *GETS, *MOVES, PUSH_MODEL), _PLAIN)
@@ -46,6 +47,7 @@ class Policy(Struct, frozen=True, kw_only=True):
     ae_title: str
     calling_aes: frozenset[str] | None = None
     networks: tuple[Network, ...] | None = None
+    requires_identity: bool = False
     max_pdu_octets: int = 1 << 20
 
     def admits(self, host: str) -> bool:
@@ -54,11 +56,16 @@ class Policy(Struct, frozen=True, kw_only=True):
         return self.networks is None or any(address in network for network in self.networks)
 
     def decide(self, request: AssociateRequest) -> AssociateAccept | AssociateReject:
-        """The answer to a request. Contexts for storage are accepted in any syntax, for private classes as well."""
+        """The answer to a request. Contexts for storage are accepted in any syntax, for private classes as well.
+
+        Whatever identity is given is accepted; it is checked against nothing.
+        """
         if self.calling_aes is not None and request.calling_ae not in self.calling_aes:
             return CALLING_NOT_RECOGNISED
         if request.called_ae != self.ae_title:
             return CALLED_NOT_RECOGNISED
+        if self.requires_identity and request.identity is None:
+            return WITHOUT_IDENTITY
         syntaxes_of: dict[str, tuple[str, ...]] = {}
         for context in request.contexts:
             offered = context.transfer_syntaxes if is_storage(context.abstract_syntax) else ()
@@ -70,5 +77,6 @@ class Policy(Struct, frozen=True, kw_only=True):
             calling_ae=request.calling_ae,
             results=results,
             roles=roles,
+            identity_response=b"" if request.identity is not None and request.identity.wants_response else None,
             max_pdu_octets=self.max_pdu_octets,
         )

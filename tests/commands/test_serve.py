@@ -4,16 +4,21 @@ import os
 import signal
 import socket
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
 from dcmsync.wire.dimse import operations
 from dcmsync.wire.upperlayer import codec
-from tests import nodes, peers, samples
+from dcmsync.wire.upperlayer.identity import Identity, Kind
+from tests import certs, nodes, peers, samples
 from tests.workdir import Workdir
 
 pytestmark = pytest.mark.slow
+
+Require = Callable[[str], str]
 
 PLAIN = (samples.EXPLICIT_LITTLE,)
 ECHO = [(operations.VERIFICATION, PLAIN)]
@@ -127,7 +132,70 @@ def test_only_those_on_the_list_may_connect(folder: Path) -> None:
             assert caller.request(ECHO, calling="STRANGER") == codec.encode_reject(codec.AssociateReject(1, 1, 3))
         with nodes.Caller(node.port) as caller:
             caller.associate(ECHO, calling="OTHER")
-        assert node.wait_for_event(event="refused")["reason"] == "protocol"
+        assert node.wait_for_event(event="refused")["reason"] == "rejected"
+
+
+def test_only_addresses_on_the_list_may_connect(folder: Path) -> None:
+    with nodes.serving(folder, "--allow-from", "127.0.0.2", "--allow-from", "192.0.2.0/24", "--allow", "ME") as node:
+        for source, calling, answer in (("127.0.0.1", "ME", (1, 1, 1)), ("127.0.0.2", "YOU", (1, 1, 3))):
+            with nodes.Caller(node.port, source=source) as caller:
+                reject = codec.encode_reject(codec.AssociateReject(*answer))
+                assert caller.request(ECHO, calling=calling) == reject
+        with nodes.Caller(node.port, source="127.0.0.2") as caller:
+            caller.associate(ECHO, calling="ME")
+        refused = node.wait_for_event(event="refused")
+        assert refused["peer"].startswith("127.0.0.1:") and refused["reason"] == "rejected"
+    with nodes.serving(folder, "--allow-from", "127.0.0.2", "--allow-any") as node, nodes.Caller(node.port) as caller:
+        greet(caller)
+
+
+def test_who_says_nobody_is_sent_away_where_an_identity_is_required(folder: Path) -> None:
+    ada = Identity(kind=Kind.USER_NAME, primary=b"ada", wants_response=True)
+    with nodes.serving(folder, "--require-identity") as node:
+        with nodes.Caller(node.port) as caller:
+            assert caller.request(ECHO) == codec.encode_reject(codec.AssociateReject(1, 1, 1))
+        with nodes.Caller(node.port) as caller:
+            assert caller.associate(ECHO, identity=ada).identity_response == b""
+    with nodes.serving(folder) as node, nodes.Caller(node.port) as caller:
+        assert caller.associate(ECHO, identity=structs.replace(ada, wants_response=False)).identity_response is None
+
+
+def echo_by_tls(node: nodes.Serving, *options: str | Path) -> int:
+    """How DCMTK's echoscu ends."""
+    return peers.dcmtk("echoscu", *options, "-aec", node.ae, "localhost", str(node.port), check=False).returncode
+
+
+def test_dcmtk_comes_by_tls_and_nobody_comes_in_plain(folder: Path, tmp_path: Path, require: Require) -> None:
+    require("echoscu")
+    authority = certs.Authority(tmp_path / "pki")
+    own, guest = authority.issue("localhost", rsa=True), authority.issue("guest", rsa=True)
+    known = ("+tls", guest.key, guest.certificate, "+cf", authority.path)
+    options = ("--tls", "--certificate", str(own.certificate), "--key", str(own.key))
+    with nodes.serving(folder, *options) as node:
+        assert node.wait_for_event(type="listening")["tls"] is True
+        assert echo_by_tls(node, "+tla", "+cf", authority.path) == 0
+        assert echo_by_tls(node) != 0
+        assert node.wait_for_event(event="refused")["reason"] == "tls"
+    with nodes.serving(folder, *options, "--ca", str(authority.path)) as node:
+        assert echo_by_tls(node, *known) == 0
+        assert echo_by_tls(node, "+tla", "+cf", authority.path) != 0
+        assert node.wait_for_event(event="refused")["reason"] == "tls"
+
+
+def test_the_configuration_says_by_which_certificate_tls_is_spoken(
+    folder: Path, tmp_path: Path, require: Require
+) -> None:
+    require("echoscu")
+    authority = certs.Authority(tmp_path / "pki")
+    own = certs.encrypted(authority.issue("localhost", rsa=True), "secret")
+    configuration = tmp_path / "config.toml"
+    configuration.write_text(f"""[local]
+certificate = "{own.certificate}"
+key = "{own.key}"
+key_password_command = "echo secret"
+""")
+    with nodes.serving(folder, "--tls", "--config", str(configuration)) as node:
+        assert echo_by_tls(node, "+tla", "+cf", authority.path) == 0
 
 
 def test_no_more_associations_than_allowed(folder: Path) -> None:
@@ -186,14 +254,17 @@ def test_a_folder_that_is_not_there_is_not_made(workdir: Workdir) -> None:
 
 
 @pytest.mark.parametrize("options", [("--port", "65536"), ("--ae", "A" * 17), ("--ae", ""), ("--max-associations", "0"),
-                                     ("--bind", "0.0.0.0"), ("--bind", "")])  # fmt: skip
+                                     ("--bind", "0.0.0.0"), ("--bind", ""), ("--allow-from", "192.0.2.1/24"),
+                                     ("--allow-from", "pacs"), ("--destination", "./folder"), ("--tls",),
+                                     ("--destination", "NOBODY"), ("--certificate", "a.pem"),
+                                     ("--tls", "--key", "a.pem")])  # fmt: skip
 def test_what_cannot_be_meant_is_refused(workdir: Workdir, options: tuple[str, ...]) -> None:
     done = workdir.run("serve", ".", *options)
     assert done.status == 2, done
 
 
 def test_other_machines_are_let_in_when_it_is_said_which(folder: Path) -> None:
-    for options in (("--allow", "CALLER"), ("--allow-any",)):
+    for options in (("--allow", "CALLER"), ("--allow-from", "127.0.0.0/8"), ("--allow-any",)):
         with nodes.serving(folder, "--bind", "0.0.0.0", *options) as node, nodes.Caller(node.port) as caller:
             greet(caller)
 

@@ -3,7 +3,7 @@
 An endpoint satisfies the protocols that it can. Nothing here does anything.
 """
 
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from enum import IntEnum
 from typing import Literal, Protocol, TypeVar, runtime_checkable
@@ -232,6 +232,28 @@ class Stores(Protocol):
         """
 
 
+class Commitment(Struct, frozen=True, kw_only=True):
+    """What a place says of instances that it was asked to keep: what it keeps, by SOP Instance UID, what it does not
+    have, and what it does not keep although it does; in words why. `why`: why nothing is said of the others.
+    """
+
+    kept: frozenset[str] = frozenset()
+    missing: Mapping[str, str] = {}
+    refused: Mapping[str, str] = {}
+    why: str = ""
+
+
+class Commits(Protocol):
+    """A place that can be asked to keep what it was given, and to say that it does."""
+
+    async def commit(self, instances: Mapping[str, str]) -> Callable[[], Awaitable[Commitment]]:
+        """Asks it to keep instances (UID -> SOP class). Gives what is to be awaited for its word, once: that may take
+        its time, and needs no session.
+
+        Raises Rejected when the place does not offer that, Refused when it does not do it, PeerError, LocalTrouble.
+        """
+
+
 class Session(Finds, Fetches, Protocol):
     """One conversation with a place; for one task, one call at a time."""
 
@@ -239,8 +261,8 @@ class Session(Finds, Fetches, Protocol):
         """Lets go of what the place gives to one at a time; the next call takes it again."""
 
 
-class Holds(Session, Stores, Protocol):
-    """One conversation with a place that can be asked, and gives and takes instances."""
+class Holds(Session, Stores, Commits, Protocol):
+    """One conversation with a place that can be asked, and gives, takes and keeps instances."""
 
 
 class Store(Protocol):

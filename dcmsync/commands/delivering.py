@@ -17,6 +17,7 @@ from dcmsync.transfer.contents import Contents
 from dcmsync.transfer.courier import Courier
 from dcmsync.transfer.expansion import Trust
 from dcmsync.transfer.fleet import Fleet
+from dcmsync.transfer.notary import Notary
 from dcmsync.transfer.remote import Asked, RemoteStock, Witness
 from dcmsync.transfer.target import Nothing, Target
 from dcmsync.wire.arrived import flaw, judge
@@ -52,7 +53,10 @@ class Delivering:
         target.deliver(consigner, lambda landed: Courier(fleet, landed))
         if vars(self._arguments).get("straight"):
             target.relay_ae = self._places.node(word).peer.called_ae
-        if verify != "none":
+        if verify == "commit":
+            self._places.mailbox()  # before anything is sent: without it nobody could tell us
+            target.prover = Notary(fleet, warn=asked.warn)
+        elif verify != "none":
             target.prover = Witness(asked, self._contents if verify == "content" else None)
         return target
 

@@ -215,9 +215,10 @@ BRINGING: tuple[Option, ...] = (
 
 TRUST = Option(flags=("--trust",), metavar="WHAT", choices=("counts", "uids", "content"), default="uids",
                help="by what an instance counts as the same: counts, uids (default) or content")
-VERIFY = Option(flags=("--verify",), metavar="HOW", choices=("none", "uids", "content"), default="uids",
+VERIFY = Option(flags=("--verify",), metavar="HOW", choices=("none", "uids", "content", "commit"), default="uids",
                 help="how a node is to prove that it has what was sent: asked for every instance again (uids, the "
-                     "default), fetched back and compared (content), or by its word alone (none)")
+                     "default), fetched back and compared (content), asked to promise that it keeps it (commit), or by "
+                     "its word alone (none)")
 ITEMIZE = Option(flags=("--itemize", "-i"),
                  help="one outcome for each instance, not only for those that are not fine")
 

@@ -27,7 +27,10 @@ COMMAND = Command(
         "Statuses are not believed: when a series was sent, DEST is asked for every instance of it again, and what it "
         "does not list is sent once more, then `failed` with the reason `missing`. A DEST that cannot be asked leaves "
         "its instances `stored` with the reason `unproven`, and the exit status is 3, unless --verify none takes its "
-        "word.\n\n"
+        "word. With --verify commit it is asked for storage commitment instead, a series at a time (up to 5,000 "
+        "instances): what it promises to keep is proven, what it will not keep has `failed`. Its report comes on the "
+        "same association, or to our port (see --port), so that it has to know our AE title, host and port; "
+        "--timeout says how long each report is waited for. What it does not tell is `unproven`.\n\n"
         "What DEST has no room for now is tried again after a pause; an instance that breaks associations is tried "
         "last, alone, and never keeps the others from arriving. Run the same command again and it goes on from there."
     ),

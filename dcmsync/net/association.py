@@ -18,6 +18,7 @@ from dcmsync.errors import DcmsyncError, Disconnected, PeerError, Rejected, Remo
 from dcmsync.net.arrivals import Arrivals
 from dcmsync.net.channel import Begun, Channel, Gathered, Limits, ReleasedByPeer
 from dcmsync.net.patience import Guard, Watch
+from dcmsync.net.reports import Committing, Heard
 from dcmsync.net.storing import Storing
 from dcmsync.net.stream import Stream, connect
 from dcmsync.net.tls import Secure, handshake
@@ -147,7 +148,7 @@ async def _negotiate(channel: Channel, request: codec.AssociateRequest) -> codec
         if isinstance(event, upper.Rejected):
             reject = event.reject
             advice = _ADVICE.get((reject.source, reject.reason), "").format(request.calling_ae) or None
-            if request.identity is not None and (reject.source, reject.reason) == (1, 1):
+            if request.identity is not None and (reject.source, reject.reason) in ((1, 1), (2, 1)):  # no reason given
                 advice = "Perhaps it does not accept the user identity"
             words = f"{name}: the association was {codec.reject_words(reject)}"
             raise Rejected(words, transient=reject.result == 2, advice=advice)
@@ -269,6 +270,14 @@ class Association:
         """C-STORE, on behalf of who asked for it by a C-MOVE: the peer's answer. Raises as Storing.store does."""
         self._storing = self._storing or Storing(self._channel)
         return await self._storing.store(parcel, self._next_id(), originator)
+
+    async def commit(self, request: commitment.Request, heard: Heard) -> tuple[int, Committing]:
+        """N-ACTION: the peer's status, and what hears the reports that come on this association. Raises PeerError."""
+        context = self.context_for(commitment.PUSH_MODEL)
+        committing = Committing(self._channel, heard)
+        octets = commitment.encode_request(request, context.transfer_syntax)
+        code = await committing.ask(context.context_id, commitment.action(self._next_id()), octets)
+        return code, committing
 
     async def report(self, report: commitment.Report) -> int:
         """N-EVENT-REPORT: tells the result of a storage commitment. Gives the peer's status. Raises PeerError."""

@@ -1,8 +1,9 @@
-"""Where the instances of our C-MOVEs arrive: one listener for a run, and who may put what into it (PS3.4 §C.4.2).
+"""Where the instances of our C-MOVEs arrive, and reports of storage commitment: one listener for a run (PS3.4 §C.4.2).
 
 Owns the listening, and the match of each arriving instance with the C-MOVE that asked for it: by the address it comes
 from, the title it calls us by, its SOP Instance UID and, where two wait for the same one, the Move Originator's Message
-ID (PS3.7 §9.1.1.1). Refuses everything else, and counts it: with C-MOVE, anyone who can reach the port can send
+ID (PS3.7 §9.1.1.1); and of each report with who awaits it, by address, title and Transaction UID (PS3.4 §J.3.3), which
+nobody can guess. Refuses everything else, and counts it: with C-MOVE, anyone who can reach the port can send
 anything. Refuses to know what becomes of instances; a claim's receiver does.
 
 Theory of operation: a C-MOVE lays claim to its instances before it is said, and lets go of them when it is over; while
@@ -29,13 +30,16 @@ from dcmsync.net.channel import Begun, Limits
 from dcmsync.net.listener import Listener, Visit
 from dcmsync.net.listener import Settings as ListenerSettings
 from dcmsync.net.patience import Guard, Watch
+from dcmsync.net.reports import Reports
 from dcmsync.wire.dimse import command as commands
 from dcmsync.wire.dimse import operations, status
+from dcmsync.wire.dimse.commitment import PUSH_MODEL, Report
 from dcmsync.wire.dimse.storage import is_storage
 from dcmsync.wire.upperlayer import contexts
 from dcmsync.wire.upperlayer.codec import AssociateAccept, AssociateReject, AssociateRequest
 
 NOT_ASKED_FOR = 0xC000
+UNKNOWN_TRANSACTION = 0x0115  # PS3.7 §C.4.2, invalid argument value
 CALLED_NOT_RECOGNISED = AssociateReject(1, 1, 7)  # PS3.8 table 9-21: permanent, service-user
 _PLAIN = (contexts.EXPLICIT_LITTLE, contexts.IMPLICIT_LITTLE)
 _UNRECOGNISED = 0x0211  # PS3.7 §C.5.9, unrecognised operation
@@ -166,6 +170,26 @@ class _Parcel:
             self._claim.ended(self, is_whole=False)
 
 
+class Promise:
+    """A report that is awaited, of the transaction with that UID; `hosts` are the addresses that it may come from."""
+
+    def __init__(self, transaction_uid: str, *, own_ae: str, hosts: frozenset[str]) -> None:
+        self.transaction_uid = transaction_uid
+        self.own_ae = own_ae
+        self.hosts = hosts
+        self.report: Report | None = None
+        self._come = anyio.Event()
+
+    def keep(self, report: Report) -> None:
+        """It came. One that comes again says nothing new."""
+        self.report = self.report or report
+        self._come.set()
+
+    async def come(self) -> None:
+        """Returns when it has come."""
+        await self._come.wait()
+
+
 class Mailbox:
     """The listener of a run. `refused` counts instances that nobody had asked for, `strangers` calls by address."""
 
@@ -174,6 +198,7 @@ class Mailbox:
         self.refused = 0
         self.strangers: Counter[str] = Counter()
         self._claims: list[Claim] = []
+        self._promises: dict[str, Promise] = {}
         self._last_id = 0
         self._max_pdu_octets = limits.max_pdu_octets
         self._listener = Listener(
@@ -214,20 +239,41 @@ class Mailbox:
             self._claims.remove(claim)
             claim.withdraw()
 
+    def expect(self, promise: Promise) -> None:
+        """Admits its report, until it is forgotten."""
+        self._promises[promise.transaction_uid] = promise
+
+    def forget(self, promise: Promise) -> None:
+        """Its report is not awaited any more."""
+        self._promises.pop(promise.transaction_uid, None)
+
+    def heard(self, report: Report, address: str, called_ae: str) -> int:
+        """Hands a report to who awaits it: the status to answer it with."""
+        promise = self._promises.get(report.transaction_uid)
+        if promise is None or address not in promise.hosts or called_ae != promise.own_ae:
+            return UNKNOWN_TRANSACTION
+        promise.keep(report)
+        return status.SUCCESS
+
     def _admits(self, host: str) -> bool:
         address = plain_address(host)
         is_expected = any(address in claim.expectation.hosts for claim in self._claims)
+        is_expected = is_expected or any(address in promise.hosts for promise in self._promises.values())
         if not is_expected:
             self.strangers[address] += 1
         return is_expected
 
     def _decide(self, request: AssociateRequest) -> AssociateAccept | AssociateReject:
-        """Whoever was asked may store what it likes to propose, in the syntaxes that it prefers."""
-        if not any(request.called_ae == claim.expectation.destination_ae for claim in self._claims):
+        """Whoever was asked may store what it likes to propose, in the syntaxes that it prefers; or report."""
+        stores = any(request.called_ae == claim.expectation.destination_ae for claim in self._claims)
+        reports = any(request.called_ae == promise.own_ae for promise in self._promises.values())
+        if not (stores or reports):
             return CALLED_NOT_RECOGNISED
         syntaxes_of: dict[str, tuple[str, ...]] = {operations.VERIFICATION: _PLAIN}
+        if reports:
+            syntaxes_of[PUSH_MODEL] = _PLAIN
         for context in request.contexts:
-            if is_storage(context.abstract_syntax):
+            if stores and is_storage(context.abstract_syntax):
                 known = syntaxes_of.get(context.abstract_syntax, ())
                 syntaxes_of[context.abstract_syntax] = (*known, *context.transfer_syntaxes)
         results, roles = contexts.answer(request, syntaxes_of)
@@ -240,7 +286,7 @@ class Mailbox:
         )
 
     async def _serve(self, visit: Visit) -> None:
-        await _Delivery(visit, self._claim_for, self._count_refused).run()
+        await _Delivery(visit, self._claim_for, self._count_refused, self.heard).run()
 
     def _claim_for(self, visit: Visit, request: commands.Command) -> Claim | None:
         """The claim that an instance answers; where several wait for it, the one that its Message ID names."""
@@ -264,7 +310,11 @@ class _Delivery:
     """One association that brings instances; satisfies `contract.Receiver` for all of its C-STOREs."""
 
     def __init__(
-        self, visit: Visit, claim_for: Callable[[Visit, commands.Command], Claim | None], refused: Callable[[], None]
+        self,
+        visit: Visit,
+        claim_for: Callable[[Visit, commands.Command], Claim | None],
+        refused: Callable[[], None],
+        heard: Callable[[Report, str, str], int],
     ) -> None:
         self._visit = visit
         self._channel = visit.channel
@@ -272,6 +322,8 @@ class _Delivery:
         self._refused = refused
         self._claim: Claim | None = None  # of the instance that has begun last
         self._arrivals = Arrivals(visit.channel, self)
+        address = plain_address(visit.host)
+        self._reports = Reports(visit.channel, lambda report: heard(report, address, visit.request.called_ae))
 
     async def run(self) -> None:
         """Takes what comes until the peer leaves. Raises PeerError, ReleasedByPeer, what receivers do."""
@@ -279,12 +331,15 @@ class _Delivery:
             while not self._visit.is_ending:
                 for event in await self._channel.messages():
                     if not isinstance(event, Begun):
-                        self._arrivals.take(event)
+                        (self._reports if self._reports.is_hearing else self._arrivals).take(event)
+                    elif event.command.field == commands.N_EVENT_REPORT_RQ:
+                        self._reports.begin(event)
                     elif event.command.field == commands.C_STORE_RQ:
                         self._claim = self._claim_for(self._visit, event.command)
                         self._arrivals.begin(event)
                     else:
                         await self._answer(event)
+                await self._reports.reply()
                 if self._arrivals.replies:
                     await self._arrivals.reply()
         except DcmsyncError as trouble:

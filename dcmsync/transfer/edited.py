@@ -185,11 +185,11 @@ class _Prover:
         uid = self._edits.uid
         there = {uid(old): old for old in ledger.unproven}
         found = await self._prover.prove(_as_there(ledger, uid))
-        missing, differing, unproven = (
+        missing, differing, refused, unproven = (
             {there[new]: words for new, words in each.items()}
-            for each in (found.missing, found.differing, found.unproven)
+            for each in (found.missing, found.differing, found.refused, found.unproven)
         )
-        return Findings(missing=missing, differing=differing, unproven=unproven)
+        return Findings(missing=missing, differing=differing, refused=refused, unproven=unproven)
 
 
 def _as_there(ledger: Ledger, uid: Callable[[str], str]) -> Ledger:

@@ -86,6 +86,9 @@ class Fleet:
                 if isinstance(error, Rejected) and not error.transient:
                     raise
                 self._judge(error, attempt)
+                if isinstance(error, Rejected | Stalled):
+                    for idle in tuple(self._idle):  # their associations may be what it has no room beside
+                        await idle.rest()
             finally:
                 self.give(session)
             await anyio.sleep(retry.delay_s(attempt, random()))

@@ -31,6 +31,8 @@ async def _prove_at(target: Target[JobT], ledger: Ledger, *, is_last: bool) -> N
             ledger.take_back(uid)
     for uid, words in findings.differing.items():
         ledger.disprove(uid, "differs", words)
+    for uid, words in findings.refused.items():
+        ledger.disprove(uid, "refused", words)
     for uid, words in findings.unproven.items():
         ledger.doubt(uid, words)
     ledger.proven()

@@ -41,11 +41,13 @@ class Stock(Protocol):
 class Findings(Struct, frozen=True, kw_only=True):
     """What looking at the destination brought, of instances that it said to have stored; those not named are proven.
 
-    By SOP Instance UID, and why in words: `missing` are not there, `differing` not the same, `unproven` nobody can say.
+    By SOP Instance UID, and why in words: `missing` are not there, `differing` not the same, `refused` not kept,
+    `unproven` nobody can say.
     """
 
     missing: Mapping[str, str] = {}
     differing: Mapping[str, str] = {}
+    refused: Mapping[str, str] = {}
     unproven: Mapping[str, str] = {}
 
 

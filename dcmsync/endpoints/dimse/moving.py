@@ -134,12 +134,12 @@ class Mover:
         assert self._open_mailbox is not None
         mailbox = self._open_mailbox()
         expectation = Expectation(
-            hosts=await self._hosts(association),
+            hosts=await self.hosts(association),
             destination_ae=self._peer.calling_ae,
             message_id=mailbox.next_id(),
             instances=instances.keys(),
         )
-        registration = self._registration(association.own_host, mailbox)
+        registration = self.registration(association.own_host, mailbox)
         with mailbox.claim(expectation, receiver, association.guard) as claim:
             ending = Ending()
             try:
@@ -214,7 +214,7 @@ class Mover:
         keys["SOPInstanceUID"] = "\\".join(instances)
         return self._asker.encode(keys, Level.INSTANCE, syntax, agreed=Wishes())
 
-    async def _hosts(self, association: Association) -> frozenset[str]:
+    async def hosts(self, association: Association) -> frozenset[str]:
         """The addresses that the peer may send from. Raises Unreachable."""
         if self._resolved is None:
             found = set[str]()
@@ -232,7 +232,7 @@ class Mover:
             self._resolved = frozenset(found)
         return self._resolved
 
-    def _registration(self, own_host: str, mailbox: Mailbox) -> Callable[[], str]:
+    def registration(self, own_host: str, mailbox: Mailbox) -> Callable[[], str]:
         """Makes the words about what has to be known at the peer, and who called meanwhile instead of it."""
         before = mailbox.strangers.copy()
 

@@ -5,7 +5,7 @@ Cheap to make, and holds no socket. Refuses to know what a session says; `sessio
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import anyio
@@ -13,12 +13,14 @@ from msgspec import structs
 
 from dcmsync.endpoints import Setting
 from dcmsync.endpoints.dimse.asking import Asker
+from dcmsync.endpoints.dimse.committing import Committer
 from dcmsync.endpoints.dimse.moving import Mover
 from dcmsync.endpoints.dimse.session import QUERY_SYNTAXES, Session
 from dcmsync.locator import Node
 from dcmsync.net import tls
 from dcmsync.net.association import Peer, associate
 from dcmsync.net.channel import Limits
+from dcmsync.net.mailbox import Mailbox
 from dcmsync.net.patience import Watch
 from dcmsync.quirks import Quirks
 from dcmsync.wire.dimse import operations
@@ -38,8 +40,9 @@ class DimseNode:
         mover: Mover | None = None,
         quirks: Quirks = Quirks(),  # noqa: B008  # a frozen value
         asker: Asker | None = None,
+        mailbox: Callable[[], Mailbox] | None = None,
     ) -> None:
-        """Without a `mover` it gives by C-GET alone."""
+        """Without a `mover` it gives by C-GET alone. `mailbox` opens where its reports of storage commitment arrive."""
         self.peer = peer
         self.name = peer.name
         self._limits = limits
@@ -47,6 +50,7 @@ class DimseNode:
         self._quirks = quirks
         self._asker = asker or Asker(peer.name)
         self._mover = mover or Mover(peer, limits, mailbox=None)
+        self._committer = Committer(peer, limits, self._mover, mailbox=mailbox)
 
     async def echo(self) -> int:
         """C-ECHO on an association of its own: the DIMSE status. Raises PeerError."""
@@ -57,7 +61,7 @@ class DimseNode:
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
         """A session, whose association ends with it: by A-RELEASE where that is still possible."""
-        session = Session(self.peer, self._limits, self._watch, self._mover, self._quirks, self._asker)
+        session = Session(self.peer, self._limits, self._watch, self._mover, self._quirks, self._asker, self._committer)
         try:
             yield session
         finally:
@@ -78,7 +82,7 @@ def open_node(node: Node, setting: Setting) -> DimseNode:
         identity=access.identity,
         identity_required=access.identity_required,
     )
-    limits = Limits(timeout_s=setting.timeout_s)
+    limits = Limits(timeout_s=setting.timeout_s, throttle=setting.throttle)
     wishes = structs.replace(setting.wishes, relational=False) if setting.quirks.upper_uids else setting.wishes
     asker = Asker(peer.name, MODELS[setting.model], wishes, warn=setting.warn)
     via = setting.via or ("move" if setting.quirks.no_cget else None)
@@ -86,4 +90,7 @@ def open_node(node: Node, setting: Setting) -> DimseNode:
         peer, limits, mailbox=setting.mailbox, via=via, senders=setting.senders, warn=setting.warn,
         asker=asker,
     )
-    return DimseNode(peer, limits=limits, watch=setting.watch, mover=mover, quirks=setting.quirks, asker=asker)
+    return DimseNode(
+        peer, limits=limits, watch=setting.watch, mover=mover, quirks=setting.quirks, asker=asker,
+        mailbox=setting.mailbox,
+    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""One conversation with a DIMSE node: C-FIND, C-GET, C-MOVE, C-STORE as the promises of `contract.py` (PS3.4 A, B, C).
+"""One conversation with a DIMSE node: C-FIND, C-GET, C-MOVE, C-STORE, N-ACTION as the promises of `contract.py` (PS3.4).
 
 Owns which presentation contexts an association needs, and keeps one association open as long as it serves. Refuses to
 decide what to ask or whether what came is enough; judges no instance. Queries are strictly hierarchical, unless the
@@ -10,7 +10,7 @@ drops its association; the next call opens another.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 
 from msgspec.structs import replace
@@ -20,6 +20,7 @@ from dcmsync.contract import (
     Arrival,
     Ask,
     Attributes,
+    Commitment,
     Ending,
     Level,
     Manner,
@@ -29,6 +30,7 @@ from dcmsync.contract import (
     Want,
 )
 from dcmsync.endpoints.dimse.asking import Asker
+from dcmsync.endpoints.dimse.committing import Committer
 from dcmsync.endpoints.dimse.moving import Mover
 from dcmsync.endpoints.dimse.storing import Kind, ending_of, kind_of, kinds_of
 from dcmsync.errors import Disconnected, PeerError, Refused, Rejected, RemoteProtocolError
@@ -38,6 +40,7 @@ from dcmsync.net.patience import Watch
 from dcmsync.quirks import Quirks
 from dcmsync.wire import dataset
 from dcmsync.wire.dimse import status
+from dcmsync.wire.dimse.commitment import PUSH_MODEL
 from dcmsync.wire.dimse.models import MODELS
 from dcmsync.wire.upperlayer import contexts
 from dcmsync.wire.upperlayer.codec import ProposedContext, Role
@@ -53,7 +56,14 @@ class Session:
     """Satisfies contract.Holds with one association at a time. `quirks` are those of its node."""
 
     def __init__(
-        self, peer: Peer, limits: Limits, watch: Watch, mover: Mover, quirks: Quirks, asker: Asker
+        self,
+        peer: Peer,
+        limits: Limits,
+        watch: Watch,
+        mover: Mover,
+        quirks: Quirks,
+        asker: Asker,
+        committer: Committer,
     ) -> None:
         self.quirks = quirks
         self._peer = peer
@@ -61,10 +71,12 @@ class Session:
         self._watch = watch
         self._mover = mover
         self._asker = asker
+        self._committer = committer
         self._stack = AsyncExitStack()
         self._association: Association | None = None
         self._pairs: frozenset[tuple[str, str]] = frozenset()
         self._moves = False
+        self._commits = False
         self._find_class = asker.model.find
         self._agreed = Wishes()
         self._stored: frozenset[Kind] = frozenset()
@@ -106,7 +118,7 @@ class Session:
         async with aclosing(self._find(Ask(level=Level.PATIENT, keys={"PatientID": "", **keys}))) as patients:
             async for patient in patients:
                 if isinstance(patient, Ending):
-                    yield replace(patient, is_last_word=True)
+                    yield replace(patient, is_last_word=patient.truncated)
                 elif isinstance(patient_id := patient.get("PatientID"), str) and patient_id:
                     yield patient_id
 
@@ -185,7 +197,7 @@ class Session:
         """An association with a context for each kind of instance, as many as fit, and for C-FIND."""
         await self.drop()
         moves = self._mover.via == "move"
-        kinds = kinds_of(arrivals, 1 + moves)
+        kinds = kinds_of(arrivals, 1 + moves + self._committer.is_wanted)
         self._association = await self._open(kinds, moves=moves, stores=True)
         self._pairs, self._moves, self._stored = frozenset(), moves, frozenset(kinds)
 
@@ -202,6 +214,18 @@ class Session:
             await self.drop(failed=True)
             raise
         return ending_of(answer, self._peer.name)
+
+    async def commit(self, instances: Mapping[str, str]) -> Callable[[], Awaitable[Commitment]]:
+        """Storage commitment; see `contract.Commits`."""
+        self._committer.is_wanted = True  # from now on each association is ready for it
+        try:
+            outcome, is_over = await self._committer.ask(await self._ready(commits=True), instances)
+        except BaseException as error:
+            await self.drop(failed=not isinstance(error, Rejected | Refused))
+            raise
+        if is_over:
+            await self.drop()
+        return outcome
 
     async def manner(self, level: Level) -> Manner:
         """How things of a level are asked for; where more than the baseline is wished for, the node is asked."""
@@ -320,13 +344,20 @@ class Session:
         return association
 
     async def _ready(
-        self, pairs: Sequence[tuple[str, str]] = (), *, moves: bool = False, find_class: str = ""
+        self,
+        pairs: Sequence[tuple[str, str]] = (),
+        *,
+        moves: bool = False,
+        commits: bool = False,
+        find_class: str = "",
     ) -> Association:
-        """An association that proposed contexts for `pairs`, or for C-MOVE, and for C-FIND by some class; the one that
-        is open when it serves.
+        """An association that proposed contexts for `pairs`, or for C-MOVE, or for storage commitment, and for C-FIND
+        by some class; the one that is open when it serves.
         """
         moves = moves or self._mover.via == "move"
         has_all = self._pairs.issuperset(pairs) and self._moves >= moves and find_class in ("", self._find_class)
+        if commits:
+            has_all = has_all and self._commits
         if self._association is None or not self._association.is_open or not has_all:
             await self.drop()
             self._find_class = find_class or self._asker.model.find
@@ -341,6 +372,9 @@ class Session:
         roles = []
         if moves:
             proposed.append(ProposedContext(3, self._asker.model.move, QUERY_SYNTAXES))
+        self._commits = self._committer.is_wanted and (stores or not pairs)
+        if self._commits:
+            proposed.append(ProposedContext(2 * len(proposed) + 1, PUSH_MODEL, QUERY_SYNTAXES))
         if stores:
             proposed += contexts.propose(pairs, first_id=2 * len(proposed) + 1)
         elif pairs and not moves:

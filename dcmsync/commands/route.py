@@ -30,7 +30,7 @@ COMMAND = Command(
     summary="listen, and forward what arrives by rules; writes outcomes",
     description=(
         "Listens as a DICOM node that takes instances (C-STORE, C-ECHO), and forwards each to the places that the "
-        "rules of [routes.NAME] of the configuration choose (see dcmsync-locators(7)): other nodes, folders, zip "
+        "rules of [routes.NAME] of the configuration choose (see dcmsync-edits(7)): other nodes, folders, zip "
         "archives, each with its own edits on the way.\n\n"
         "The sender is told of success when an instance is durable in SPOOL, and not before. It leaves SPOOL when "
         "every place that it goes to has it: on disk, or proven as with push. A place that is down keeps nobody else "

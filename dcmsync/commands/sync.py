@@ -28,7 +28,7 @@ COMMAND = Command(
         "again, files that have rotted are replaced, and what is not known to have the same content is fetched and "
         "compared octet by octet. Other content is never replaced without --force: it is a conflict.\n\n"
         "With --route there is no DEST: each study or series goes where the rules of [routes.NAME] of the "
-        "configuration say (see dcmsync-locators(7)). What they need to know and a query does not tell is read from "
+        "configuration say (see dcmsync-edits(7)). What they need to know and a query does not tell is read from "
         "one instance of the series, fetched into memory.\n\n"
         "Nothing is ever deleted unless --delete and --max-delete say so, and then only after everything was brought "
         "and proven, SOURCE was asked again, and its list was not cut short."

@@ -87,8 +87,7 @@ class Fleet:
                     raise
                 self._judge(error, attempt)
                 if isinstance(error, Rejected | Stalled):
-                    for idle in tuple(self._idle):  # their associations may be what it has no room beside
-                        await idle.rest()
+                    await self._rest()  # these associations may be what it has no room beside
             finally:
                 self.give(session)
             await anyio.sleep(retry.delay_s(attempt, random()))
@@ -104,6 +103,12 @@ class Fleet:
             if isinstance(error, Unreachable):
                 raise DestinationLost(error) from error
             raise error
+
+    async def _rest(self) -> None:
+        """Ends the associations that nobody uses."""
+        for session in tuple(self._idle):
+            if session in self._idle:  # nobody has borrowed it meanwhile
+                await session.rest()
 
     async def _take_first(self) -> Holds:
         """A session to ask with, before anybody who delivers."""

@@ -137,7 +137,9 @@ async def _negotiate(channel: Channel, request: codec.AssociateRequest) -> codec
     name = channel.stream.name
     channel.machine.request(request)
     channel.machine.transport_opened()
-    hint = None if channel.stream.is_secured else "Does it want TLS? Then write dicoms://"
+    hint = "Does it want TLS? Then write dicoms://"
+    if channel.stream.is_secured:  # with TLS 1.3 a server refuses us when the handshake is done
+        hint = "Does it want a certificate of ours, or another one? Set certificate and key"
     try:
         events = await channel.wire_events()
     except Disconnected as error:

@@ -339,3 +339,16 @@ def test_nothing_of_a_patient_is_said(workdir: Workdir) -> None:
     done = examined(workdir, lambda keys: [study for study in studies if fits(study, keys)], "StudyDate=20040101")
     assert of(done, "matching")["ok"] is True, done
     assert b"canary" not in done.stdout.lower() and "canary" not in done.stderr.lower()
+
+
+@pytest.mark.parametrize(
+    "kind, profile", [(peers.orthanc, "orthanc"), (peers.dcmqrscp, "dcmtk"), (peers.pynetdicom_qrscp, "pynetdicom")]
+)
+def test_a_profile_that_is_called_tried_works(kind: Any, profile: str, workdir: Workdir, start: Any) -> None:
+    peer = filled(start(kind))
+    (workdir.path / "c.toml").write_text(f'[endpoints.pacs]\nlocator = "{peer.locator}"\nprofile = "{profile}"\n')
+    queried = workdir.run("query", "pacs", "StudyDate=-20301231", "--level", "instance", "--config", "c.toml")
+    assert queried.status == 0 and len(queried.of_type("instance")) == 2, queried
+    pulled = workdir.run("pull", "./here", "--config", "c.toml", stdin=queried.stdout)
+    assert pulled.status == 0, pulled
+    assert len(list((workdir.path / "here").rglob("*.dcm"))) == 2

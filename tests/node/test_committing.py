@@ -9,7 +9,7 @@ from typing import Any
 import anyio
 import pytest
 from pynetdicom import AE, evt
-from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr-defined]
+from pynetdicom.sop_class import StorageCommitmentPushModel
 
 from dcmsync.net.association import Peer
 from dcmsync.net.channel import Limits

@@ -147,8 +147,7 @@ def test_what_nobody_takes_is_a_failure(made: list[samples.Sample], tmp_path: Pa
         nodes.Caller(node.port) as caller,
     ):
         caller.associate(CONTEXTS)
-        keys = {"StudyInstanceUID": STUDY, "SeriesInstanceUID": SERIES}
-        final, octets = move(caller, "TARGET", "SERIES", **keys)
+        final, octets = move(caller, "TARGET", "SERIES", StudyInstanceUID=STUDY, SeriesInstanceUID=SERIES)
         assert (final.status, final.completed, final.failed) == (0xA702, 0, 3)
         uids = failed(octets)
         assert isinstance(uids, list) and sorted(uids) == sorted(samples.uid(1, 1, 1, n) for n in (1, 2, 3))

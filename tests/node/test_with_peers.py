@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,6 +14,7 @@ import pytest
 
 from dcmsync.wire.part10 import parse_file
 from tests import nodes, peers, samples
+from tests.conftest import Start
 
 pytestmark = pytest.mark.slow
 
@@ -253,3 +255,143 @@ def test_pynetdicom_gets_with_a_role(node: nodes.Serving) -> None:
     statuses = [status.Status for status, _ in association.send_c_get(question, Get)]
     association.release()
     assert statuses[-1] == 0 and len(got) == 8
+
+
+@pytest.mark.parametrize(
+    "model, keys, expected",
+    [
+        ("-S", ["QueryRetrieveLevel=STUDY", "StudyInstanceUID=" + samples.uid(1, 1)], 8),
+        ("-P", ["QueryRetrieveLevel=PATIENT", "PatientID=S1P0002"], 8),
+        ("-S", ["QueryRetrieveLevel=IMAGE", "StudyInstanceUID=" + samples.uid(1, 1),
+                "SeriesInstanceUID=" + samples.uid(1, 1, 1),
+                "SOPInstanceUID=" + samples.uid(1, 1, 1, 2) + "\\" + samples.uid(1, 1, 1, 3)], 2),
+    ],
+)  # fmt: skip
+def test_what_movescu_moves_is_what_is_there(
+    dcmtk: Run, made: list[samples.Sample], tmp_path: Path, model: str, keys: list[str], expected: int
+) -> None:
+    port = peers.free_port()
+    words = [word for key in keys for word in ("-k", key)]
+    with nodes.serving(made[0].path.parents[2], "--destination", f"MOVESCU@localhost:{port}") as node:
+        dcmtk("movescu", model, "-aet", "MOVESCU", "-aec", node.ae, "-aem", "MOVESCU", "--port", str(port),
+              "-od", tmp_path, node.host, str(node.port), *words)
+        assert node.wait_for_event(type="move")["sent"] == expected
+    there = {data_set(sample.path) for sample in made}
+    got = [data_set(path) for path in tmp_path.iterdir()]
+    assert len(set(got)) == expected and set(got) <= there
+
+
+def test_movescu_hears_that_nobody_knows_the_destination(dcmtk: Run, node: nodes.Serving) -> None:
+    done = dcmtk("movescu", "-v", "-S", "-aec", node.ae, "-aem", "NOWHERE", node.host, str(node.port), "-k",
+                 "QueryRetrieveLevel=STUDY", "-k", "StudyInstanceUID=" + samples.uid(1, 1), check=False)
+    assert "MoveDestinationUnknown" in done.stderr + done.stdout or "0xa801" in (done.stderr + done.stdout).lower()
+
+
+def test_orthanc_stores_asks_moves_and_has_it_committed(start: Start, tmp_path: Path) -> None:
+    pacs = start(peers.orthanc)
+    (tmp_path / "archive").mkdir()
+    made = samples.make_series(tmp_path / "made", studies=2, instances=3)
+    with nodes.serving(tmp_path / "archive", "--destination", pacs.locator) as node:
+        pacs.know(node.ae, node.port)
+        pacs.store([sample.path for sample in made])
+        for study in pacs.rest("GET", "/studies"):
+            pacs.rest("POST", f"/modalities/{node.ae}/store", study)
+        assert len(list((tmp_path / "archive").rglob("*.dcm"))) == 6
+
+        listed = [{"SOPClassUID": samples.CT_IMAGE_STORAGE, "SOPInstanceUID": sample.sop_uid} for sample in made]
+        lost = {"SOPClassUID": samples.CT_IMAGE_STORAGE, "SOPInstanceUID": "1.2.3"}
+        asked = pacs.rest("POST", f"/modalities/{node.ae}/storage-commitment", {"DicomInstances": [*listed, lost]})
+        report = f"/storage-commitment/{asked['ID']}"
+        peers.wait_for(lambda: pacs.rest("GET", report)["Status"] != "Pending")
+        told = pacs.rest("GET", report)
+        assert told["Status"] == "Failure" and len(told["Success"]) == 6
+        (failure,) = told["Failures"]
+        assert failure["SOPInstanceUID"] == "1.2.3" and "not available" in failure["Description"]
+
+        pacs.clear()
+        query = pacs.rest("POST", f"/modalities/{node.ae}/query",
+                          {"Level": "Study", "Query": {"StudyInstanceUID": made[0].study_uid}})
+        found = pacs.rest("GET", f"/queries/{query['ID']}/answers")
+        assert len(found) == 1
+        pacs.rest("POST", f"/queries/{query['ID']}/retrieve", {"TargetAet": pacs.ae, "Synchronous": True})
+        assert pacs.instances() == 3
+
+
+def test_pynetdicom_has_it_committed_on_one_association(node: nodes.Serving, made: list[samples.Sample]) -> None:
+    from pynetdicom import AE, evt
+    from pynetdicom.sop_class import StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+
+    told: list[pydicom.Dataset] = []
+    come = threading.Event()
+
+    def hear(event: evt.Event) -> tuple[int, None]:
+        told.append(event.event_information)
+        come.set()
+        return 0, None
+
+    question = pydicom.Dataset()
+    question.TransactionUID = "2.25.77"
+    question.ReferencedSOPSequence = []
+    for sample in made[:3]:
+        item = pydicom.Dataset()
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = samples.CT_IMAGE_STORAGE, sample.sop_uid
+        question.ReferencedSOPSequence.append(item)
+    client = AE("PYNET")
+    client.add_requested_context(StorageCommitmentPushModel)
+    association = client.associate(
+        node.host, node.port, ae_title=node.ae, evt_handlers=[(evt.EVT_N_EVENT_REPORT, hear)]
+    )
+    status, _ = association.send_n_action(question, 1, StorageCommitmentPushModel, StorageCommitmentPushModelInstance)
+    assert status.Status == 0
+    assert come.wait(nodes.DEADLINE_S)
+    association.release()
+    assert told[0].TransactionUID == "2.25.77" and len(told[0].ReferencedSOPSequence) == 3
+
+
+@pytest.mark.parametrize("octets", [4096, 16382, 65536, 131072])
+def test_every_size_of_pdu(dcmtk: Run, empty: nodes.Serving, tmp_path: Path, octets: int) -> None:
+    (sample,) = samples.make_series(tmp_path / "made", instances=1, rows=256, columns=256)
+    place = ("-aec", empty.ae, "-pdu", str(octets), empty.host, str(empty.port))
+    dcmtk("storescu", *place, sample.path)
+    (tmp_path / "got").mkdir()
+    dcmtk("getscu", "-S", "+B", *place, "-od", tmp_path / "got", "-k", "QueryRetrieveLevel=STUDY",
+          "-k", f"StudyInstanceUID={sample.study_uid}")
+    (stored,), (got,) = empty.folder.rglob("*.dcm"), (tmp_path / "got").iterdir()
+    assert data_set(stored) == data_set(got) == data_set(sample.path)
+
+
+def test_sixteen_at_once_of_every_kind(dcmtk: Run, tmp_path: Path) -> None:
+    served = samples.make_series(tmp_path / "served", studies=2, instances=30, rows=128, columns=128)
+    given = [samples.make_series(tmp_path / f"given{n}", instances=30, seed=10 + n) for n in range(4)]
+    (tmp_path / "target").mkdir()
+    with (
+        nodes.serving(tmp_path / "target", "--ae", "TARGET") as target,
+        nodes.serving(tmp_path / "served", "--destination", f"TARGET@127.0.0.1:{target.port}") as node,
+    ):
+        place = ("-aec", node.ae, node.host, str(node.port))
+        study = ("-k", "QueryRetrieveLevel=STUDY", "-k", f"StudyInstanceUID={served[0].study_uid}")
+
+        def work(number: int) -> None:
+            match number % 4:
+                case 0:
+                    dcmtk("storescu", "+sd", "+r", *place, tmp_path / f"given{number // 4}")
+                case 1:
+                    dcmtk("findscu", "-S", *place, "-k", "QueryRetrieveLevel=STUDY", "-k", "StudyInstanceUID")
+                case 2:
+                    folder = tmp_path / f"got{number}"
+                    folder.mkdir()
+                    dcmtk("getscu", "-S", "+B", *place, "-od", folder, *study)
+                    assert len(list(folder.iterdir())) == 30
+                case _:
+                    dcmtk("movescu", "-S", "-aem", "TARGET", *place, *study)
+
+        with ThreadPoolExecutor(16) as pool:
+            list(pool.map(work, range(16)))
+        closed = [node.wait_for_event(number, event="closed") for number in range(1, 17)]
+    assert sum(one["stored"] for one in closed) == 120 and sum(one["failed"] for one in closed) == 0
+    assert sum(one["sent"] for one in closed) == 8 * 30
+    assert {data_set(path) for path in (tmp_path / "target").rglob("*.dcm")} == {
+        data_set(sample.path) for sample in served[:30]
+    }
+    there = {data_set(path) for path in (tmp_path / "served").rglob("*.dcm")}
+    assert there >= {data_set(sample.path) for each in given for sample in each}

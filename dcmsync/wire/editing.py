@@ -540,7 +540,8 @@ class _Machine:
         self._drop(size)
         if not depth:
             self._keep(header.tag, self._end_tape())
-        self._write(_element(coding, header.tag, header.vr or vr, octets))
+        padded = octets + b"\0" * (vr == "UI" and len(octets) & 1)  # also where the encoding calls it UN
+        self._write(_element(coding, header.tag, header.vr or vr, padded))
 
     def _has_items(self, header: _Header) -> Generator[None, None, bool]:
         """Whether a value without a VR is a run of items to its last octet, in implicit VR little endian."""

@@ -65,7 +65,7 @@ class Route:
         self.deliveries = rules.deliveries
         self.keys = _keys([*excluded, *(each for condition in conditions for each in condition)])
         self._match = rules.match
-        self._default = rules.default
+        self._default = tuple(dict.fromkeys(rules.default))
         self._is_excluded = _judge(excluded, "any")
         self._rules = [
             (_judge(condition, "all"), rule.to) for condition, rule in zip(conditions, rules.rules, strict=True)

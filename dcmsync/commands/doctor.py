@@ -13,6 +13,7 @@ from dcmsync.commands.options import CALLING, PORT, TIMEOUT, Command, Option, St
 from dcmsync.errors import ExitStatus, UsageError
 
 if TYPE_CHECKING:
+    from dcmsync.config import Config
     from dcmsync.endpoints.dimse.place import DimseNode
     from dcmsync.plan.diagnosis import Finding, Findings
 
@@ -93,8 +94,7 @@ def run(arguments: Namespace, streams: Streams) -> ExitStatus:
     name = arguments.write or (arguments.endpoint if is_named else node.peer.called_ae.lower())
     port = arguments.port or reading.config.local.port
     if is_reached:
-        locator = str(places.parse(arguments.endpoint))
-        section = found.section(name, locator, arguments.calling)
+        section = found.section(name, _said(arguments, reading.config, str(places.parse(arguments.endpoint))))
         teller.conclude(section, found, node.peer.calling_ae, examination.own_host, port)
         if arguments.write:
             drafting.add(reading.file, section, check=lambda text: config.parse(text, str(reading.file)))
@@ -103,6 +103,18 @@ def run(arguments: Namespace, streams: Streams) -> ExitStatus:
     if not is_reached:
         return ExitStatus.UNREACHABLE
     return ExitStatus.DONE if found.can_pull else ExitStatus.NO
+
+
+def _said(arguments: Namespace, settings: Config, locator: str) -> dict[str, object]:
+    """What is set for the node, or was given for it."""
+    from dcmsync.config import Endpoint
+    from dcmsync.keys import keys
+
+    endpoint = settings.endpoints.get(arguments.endpoint, Endpoint(locator=locator))
+    values = {key.name: getattr(endpoint, key.name) for key in keys(Endpoint) if not key.is_secret}
+    defaults = {key.name: key.default for key in keys(Endpoint)}
+    said = {name: value for name, value in values.items() if value != defaults[name]}
+    return {**said, "calling": arguments.calling} if arguments.calling else said
 
 
 class _Teller:

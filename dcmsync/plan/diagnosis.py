@@ -77,29 +77,24 @@ class Findings:
         return finds and True in ways
 
 
-    def section(self, name: str, locator: str, calling: str | None) -> str:
-        """The section of the configuration that fits the node; `calling`, if another AE title was given for it."""
-        learnt = self.learnt
-        lines = [toml.header("endpoints", name), f"locator = {toml.written(locator)}"]
+    def section(self, name: str, said: Mapping[str, object]) -> str:
+        """The section of the configuration that fits the node: what is `said` of it already, and what was learnt."""
+        learnt, table = self.learnt, dict(said)
         profile = next((key for key in PROFILES if learnt.implementation.lower().startswith(key)), None)
-        held = PROFILES[profile].quirks if profile else Quirks()
-        flags = [flag for flag in dict.fromkeys(learnt.flags) if not getattr(held, field_of(flag))]
-        if calling:
-            lines.append(f"calling = {toml.written(calling)}")
-        if profile:
-            lines.append(f"profile = {toml.written(profile)}  # {PROFILES[profile].source}")
-        if learnt.via:
-            lines.append(f"via = {toml.written(learnt.via)}")
-        if flags:
-            lines += [f"# {flag}: {FLAGS[flag]}" for flag in flags] + [f"quirks = {toml.written(flags)}"]
-        ignored = [key for key in dict.fromkeys(learnt.ignored) if key not in held.ignores_keys]
-        if ignored:
-            lines.append(f"ignores_keys = {toml.written(ignored)}")
-        if learnt.limit:
-            lines.append(f"limit = {learnt.limit}")
-        if learnt.charset:
-            lines.append(f"charset = {toml.written(learnt.charset)}")
-        return "\n".join(lines) + "\n"
+        if profile is not None:
+            table.setdefault("profile", profile)
+        held = PROFILES[str(table["profile"])].quirks if "profile" in table else Quirks()
+        flags = [flag for flag in learnt.flags if not getattr(held, field_of(flag))]
+        ignored = [key for key in learnt.ignored if key not in held.ignores_keys]
+        for key, more in (("quirks", flags), ("ignores_keys", ignored)):
+            set_already = table.get(key, ())
+            assert isinstance(set_already, list | tuple)
+            table[key] = list(dict.fromkeys([*set_already, *more]))
+        for key, value in (("via", learnt.via), ("limit", learnt.limit), ("charset", learnt.charset)):
+            table.setdefault(key, value)
+        lines = [f"# {flag}: {FLAGS[flag]}" for flag in dict.fromkeys(flags)]
+        lines += [f"{key} = {toml.written(value)}" for key, value in table.items() if value not in (None, "", [])]
+        return "\n".join([toml.header("endpoints", name), *lines]) + "\n"
 
 
 class Text:

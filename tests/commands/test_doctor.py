@@ -235,13 +235,32 @@ def test_nobody_listens(workdir: Workdir) -> None:
     assert verdicts(done) == {"tcp": False} and "connection refused" in of(done, "tcp")["message"]
 
 
-@pytest.mark.slow
-def test_a_port_that_speaks_tls(workdir: Workdir, tmp_path: Path, require: Callable[[str], str]) -> None:
+@pytest.fixture
+def pem(tmp_path: Path, require: Callable[[str], str]) -> tuple[Path, Path]:
+    """A key, and a certificate of this machine for it."""
     names = tmp_path / "key.pem", tmp_path / "certificate.pem"
     make = [require("openssl"), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    make += ["-addext", "subjectAltName=DNS:localhost"]
     subprocess.run([*make, "-keyout", names[0], "-out", names[1]], check=True, capture_output=True)
+    return names
+
+
+def test_a_node_with_tls(workdir: Workdir, start: Any, pem: tuple[Path, Path]) -> None:
+    peer = start(peers.storescp, "+tls", *map(str, pem), "-ic")
+    file = workdir.path / "c.toml"
+    file.write_text(f'[endpoints.safe]\nlocator = "dicoms://X@localhost:{peer.port}"\nca = "{pem[1]}"\n')
+    done = workdir.run("doctor", "safe", "--config", file)
+    assert of(done, "tls")["message"] == "spoken", done
+    assert section(done).ca == str(pem[1]), "what was set already is not lost"
+    file.write_text(f'[endpoints.safe]\nlocator = "dicoms://X@localhost:{peer.port}"\n')
+    done = workdir.run("doctor", "safe", "--config", file)
+    assert done.status == 5 and verdicts(done) == {"tcp": True, "association": False}, done
+
+
+@pytest.mark.slow
+def test_a_port_that_speaks_tls(workdir: Workdir, pem: tuple[Path, Path]) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(names[1], names[0])
+    context.load_cert_chain(pem[1], pem[0])
 
     def serve(connected: socket.socket) -> None:
         with suppress(ssl.SSLError), context.wrap_socket(connected, server_side=True) as secured:

@@ -84,7 +84,7 @@ def test_the_section_says_what_was_learnt_and_can_be_read() -> None:
     found.learnt.flags += ["no-counts", "no-uid-lists", "no-counts"]
     found.learnt.ignored += ["StudyID"]
     found.learnt.limit, found.learnt.charset, found.learnt.via = 50, "ISO_IR 100", "move"
-    section = found.section("my pacs", 'A"B@h:104', "ME")
+    section = found.section("my pacs", {"locator": 'A"B@h:104', "calling": "ME"})
     assert config.parse(section).endpoints["my pacs"] == config.Endpoint(
         locator='A"B@h:104', calling="ME", via="move", quirks=("no-counts", "no-uid-lists"), ignores_keys=("StudyID",),
         limit=50, charset="ISO_IR 100",
@@ -95,7 +95,7 @@ def test_the_section_does_not_repeat_what_a_profile_says() -> None:
     found = seen()
     found.learnt.implementation = "PYNETDICOM_304"
     found.learnt.flags += ["no-counts", "no-cget"]
-    table = tomllib.loads(found.section("x", "A@h:1", None))["endpoints"]["x"]
+    table = tomllib.loads(found.section("x", {"locator": "A@h:1"}))["endpoints"]["x"]
     assert (table["profile"], table["quirks"]) == ("pynetdicom", ["no-cget"])
 
 
@@ -103,3 +103,13 @@ def test_the_study_that_is_looked_at_is_the_smallest() -> None:
     things = [{"n": "1"}, {"n": 12}, {"n": 3}, {"n": 0}]
     assert diagnosis.smallest(things, "n") == {"n": 3}
     assert diagnosis.smallest([{"a": 1}, {"b": 2}], "n") == {"a": 1}
+
+
+def test_what_was_set_already_stays_set() -> None:
+    found = seen()
+    found.learnt.flags += ["no-counts"]
+    found.learnt.limit = 50
+    said = {"locator": "dicoms://A@h:1", "ca": "/x.pem", "quirks": ("no-cancel",), "limit": 20, "verify": False}
+    endpoint = config.parse(found.section("x", said)).endpoints["x"]
+    assert endpoint == config.Endpoint(
+        locator="dicoms://A@h:1", ca="/x.pem", verify=False, quirks=("no-cancel", "no-counts"), limit=20)

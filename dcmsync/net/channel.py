@@ -116,11 +116,16 @@ class Channel:
         """
         if self._trouble is None and not self._assembler.is_mid_message and not len(self.stream.pending):
             self.stream.quick_ack()
-            if await self.stream.receive(is_early=True):
+            is_early = True
+            while await self.stream.receive(is_early=is_early):
                 found = self.machine.receive_command(self.stream.pending)
-                if found is not None:
+                if found is None:
+                    break
+                if found[0]:
                     self.stream.consume(len(self.stream.pending))
                     return commands.decode(found[1])
+                self.stream.quick_ack()
+                is_early = False
         events = await self.messages()
         if not isinstance(events[0], Begun) or len(events) > 1:
             raise RemoteProtocolError("answered with more than a status")

@@ -22,7 +22,7 @@ from msgspec import Struct
 from dcmsync.errors import DcmsyncError, Disconnected, LocalTrouble, Rejected
 from dcmsync.net.channel import Channel, Limits, ReleasedByPeer
 from dcmsync.net.patience import Guard, Watch
-from dcmsync.net.stream import Stream
+from dcmsync.net.stream import Stream, close_socket
 from dcmsync.net.tls import Secure, handshake
 from dcmsync.wire.upperlayer import association as upper
 from dcmsync.wire.upperlayer import codec
@@ -141,7 +141,7 @@ class Listener:
                 await self._host(visit, guard)
         finally:
             self._watch.forget(guard)
-            connected.close()
+            close_socket(connected)
             leave()
 
     async def _welcome(self, connected: socket.socket, guard: Guard, host: str, port: int) -> Visit | None:

@@ -1,11 +1,13 @@
 """One TCP socket: a reused receive buffer, gathered writes, and what keeps a lock-step peer fast.
 
 Theory of operation: the socket is non-blocking; every read and write is tried first, and only when the kernel says
-so is readiness awaited. TCP_NODELAY keeps our answers from waiting for company; TCP_QUICKACK, re-armed whenever a
-PDU is incomplete, keeps a peer without TCP_NODELAY from waiting 40 ms for our acknowledgement (Nagle's algorithm
-meets delayed acknowledgement). Linux has the latter; elsewhere it is left out.
+so is readiness awaited: to write by anyio, to read by asyncio itself, which then goes on watching. TCP_NODELAY keeps
+our answers from waiting for company; TCP_QUICKACK, re-armed whenever a PDU is incomplete, keeps a peer without
+TCP_NODELAY from waiting 40 ms for our acknowledgement (Nagle's algorithm meets delayed acknowledgement). Linux has the
+latter; elsewhere it is left out.
 """
 
+import asyncio
 import errno
 import os
 import select
@@ -51,6 +53,8 @@ class Stream:
         self._end = 0
         self._unwaited = 0
         self._throttle: Throttle | None = None
+        self._reader: asyncio.Future[None] | None = None  # who waits for octets
+        self._watched: asyncio.AbstractEventLoop | None = None  # who watches the socket for us
 
     @property
     def pending(self) -> memoryview:
@@ -105,7 +109,7 @@ class Stream:
         Disconnected when the connection broke.
         """
         if is_early and self._secured is None:
-            await self._wait(anyio.wait_readable)
+            await self._readable()
         left = self._end - self._start
         if self._start:
             # What is left is less than a header, or the front of a small PDU.
@@ -116,7 +120,7 @@ class Stream:
             try:
                 count = self._link.recv_into(self._buffer[left:end])
             except BlockingIOError:
-                await self._wait(anyio.wait_readable)
+                await self._readable()
                 continue
             except OSError as error:
                 raise self._broken(error) from error
@@ -191,6 +195,7 @@ class Stream:
         """Closes the socket. Idempotent."""
         if self._secured is not None:
             self._secured.close_notify()
+        self._unwatch()
         self._socket.close()
 
     async def _pay(self, octets: int) -> None:
@@ -203,6 +208,36 @@ class Stream:
         if was_armed:
             self.guard.resume()
 
+    async def _readable(self) -> None:
+        """Waits until octets can be read, or the end. The loop goes on watching until something comes unawaited.
+
+        hot: to send 10,000 instances of 9 kB takes 1.8 s of CPU so, and 1.9 s where each wait registers with epoll, as
+        anyio.wait_readable does (best of 5, 2 shared cores, 2026-11).
+        """
+        self._unwaited = 0
+        loop = asyncio.get_running_loop()
+        self._reader = loop.create_future()
+        try:
+            if self._watched is None:
+                loop.add_reader(self._socket, self._is_readable)
+                self._watched = loop
+            await self._reader
+        except (OSError, ValueError) as error:
+            raise self._broken(error) from error
+        finally:
+            self._reader = None
+
+    def _is_readable(self) -> None:
+        if self._reader is None:
+            self._unwatch()
+        elif not self._reader.done():
+            self._reader.set_result(None)
+
+    def _unwatch(self) -> None:
+        if self._watched is not None:
+            self._watched.remove_reader(self._socket)
+            self._watched = None
+
     async def _wait(self, ready: Callable[[socket.socket], Awaitable[None]]) -> None:
         self._unwaited = 0
         try:
@@ -214,6 +249,13 @@ class Stream:
         if self.guard.expired:
             return Stalled(f"{self.name}: {self.guard.expired}")
         return Disconnected(f"{self.name}: the connection broke: {getattr(error, 'strerror', None) or error}")
+
+
+def close_socket(connected: socket.socket) -> None:
+    """Closes a socket that a stream may have left watched: its number may be that of another one soon. Idempotent."""
+    if connected.fileno() >= 0:
+        asyncio.get_running_loop().remove_reader(connected)
+    connected.close()
 
 
 def _after(pieces: Sequence[bytes | memoryview], sent: int) -> list[bytes | memoryview]:

@@ -320,3 +320,20 @@ def test_pieces_of_a_chunk_are_bounded_whatever_pdu_the_peer_wants() -> None:
 
     run(script, serve=note)
     assert sizes == [2 * 1024, 16378 * 64]
+
+
+def test_a_connection_that_came_to_nothing_leaves_its_number_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listening, "_FAREWELL_S", 0.05)
+
+    def script(listener: Listener) -> None:
+        for _ in range(3):
+            with Caller(listener.port) as caller:
+                assert caller.request(ECHO, called="ANOTHER")[:1] == b"\x03"
+                caller.is_closed()
+            with Caller(listener.port) as caller:
+                caller.associate(ECHO)
+                talk(caller)
+                talk(caller)
+
+    log = run(script)
+    assert len(log.closed) == 3

@@ -53,17 +53,22 @@ class Framer:
     def whole_command(self, view: memoryview) -> tuple[int, bytes] | None:
         """(presentation context ID, command set) when `view` is one PDU with one whole command set, and nothing else.
 
-        None where it is anything else, or goes on what was fed before; then `feed` tells.
+        (0, b"") while it is the front of one: some peers write the header of a PDU by itself. None where it is anything
+        else, or goes on what was fed before; then `feed` tells.
         """
         # hot: the answer to each instance sent
-        if self._pdu_left or self._pdv_left or not _LEAST_OCTETS <= len(view) <= _MOST_COMMAND_OCTETS:
+        octets = len(view)
+        if self._pdu_left or self._pdv_left:
             return None
+        if octets < _LEAST_OCTETS:
+            return (0, b"") if octets and view[0] == P_DATA_TF else None
         pdu_type, pdu_length, pdv_length, context_id, control = _DATA_HEADER.unpack_from(view, 0)
-        if pdu_type != P_DATA_TF or control != IS_COMMAND | IS_LAST:
+        if pdu_type != P_DATA_TF or control != IS_COMMAND | IS_LAST or pdv_length != pdu_length - 4:
             return None
-        if pdu_length != len(view) - PDU_HEADER_OCTETS or pdv_length != pdu_length - 4:
+        left = pdu_length + PDU_HEADER_OCTETS - octets
+        if left < 0 or pdu_length > _MOST_COMMAND_OCTETS:
             return None
-        return context_id, bytes(view[_LEAST_OCTETS:])
+        return (0, b"") if left else (context_id, bytes(view[_LEAST_OCTETS:]))
 
     def feed(self, view: memoryview) -> tuple[int, list[Fragment | OtherPdu]]:
         """Takes what it can from the front of `view`: (octets consumed, what they were).

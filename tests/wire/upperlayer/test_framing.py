@@ -219,9 +219,15 @@ def test_a_whole_command_is_taken_in_one_go() -> None:
     assert framer().whole_command(memoryview(pdu(pdv(5, 3, b"command!")))) == (5, b"command!")
 
 
+@pytest.mark.parametrize("octets", range(1, 20))
+def test_the_front_of_a_command_is_waited_for(octets: int) -> None:
+    assert framer().whole_command(memoryview(pdu(pdv(5, 3, b"command!"))[:octets])) == (0, b"")
+
+
 NO_WHOLE_COMMANDS = {
     "nothing": b"",
-    "the front of one": pdu(pdv(5, 3, b"command!"))[:-1],
+    "the front of another pdu": codec.RELEASE_RQ[:5],
+    "the front of a data set": pdu(pdv(5, 2, b"data"))[:-1],
     "one and more": pdu(pdv(5, 3, b"command!")) + b"\0",
     "two": pdu(pdv(5, 3, b"command!")) * 2,
     "two fragments in one pdu": pdu(pdv(5, 1, b"comm"), pdv(5, 3, b"and!")),
@@ -229,6 +235,7 @@ NO_WHOLE_COMMANDS = {
     "a data set": pdu(pdv(5, 2, b"data")),
     "another pdu": codec.RELEASE_RQ + b"\0\0\0\3",
     "a fragment that lies about its length": struct.pack(">BxI", 4, 14) + struct.pack(">IBB", 9, 5, 3) + b"command!",
+    "a command that claims more than a command may have": pdu(pdv(5, 3, bytes(5000)))[:20],
 }
 
 

@@ -207,9 +207,9 @@ class Session:
         while may_be_more:
             lot, may_be_more = await anyio.to_thread.run_sync(self._place.open_lot, holdings)
             try:
+                await anyio.lowlevel.checkpoint()
                 while lot:
                     await receiver.room()
-                    await anyio.lowlevel.checkpoint()
                     await self._offer(lot[0], receiver)
                     os.close(lot.popleft().origin.descriptor)
             finally:

@@ -5,6 +5,7 @@ Imports nothing that connects or reads until a place is opened.
 
 from argparse import Namespace
 from collections.abc import Awaitable, Callable, Mapping
+from functools import cached_property
 from os import environ
 from typing import TYPE_CHECKING, TypeVar
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from dcmsync.endpoints.dimse.place import DimseNode
     from dcmsync.net.mailbox import Mailbox
     from dcmsync.net.patience import Watch
+    from dcmsync.net.throttle import Throttle
     from dcmsync.plan.expression import Selectors
 
 T = TypeVar("T")
@@ -71,7 +73,8 @@ class Places:
         if self._mailbox is None:
             local = self._config.local
             timeouts = [each.timeout or DEFAULT_TIMEOUT_S for each in self._config.endpoints.values()]
-            limits = Limits(timeout_s=self._given.get("timeout") or max(timeouts, default=DEFAULT_TIMEOUT_S))
+            timeout_s = self._given.get("timeout") or max(timeouts, default=DEFAULT_TIMEOUT_S)
+            limits = Limits(timeout_s=timeout_s, throttle=self._throttle)
             self._mailbox = Mailbox(local.bind, self._given.get("port") or local.port, limits=limits, watch=self._watch)
             self._receiving.start_soon(self._mailbox.run)
         return self._mailbox
@@ -106,6 +109,7 @@ class Places:
             senders=set_up.senders if set_up else (),
             quirks=self.quirks(word),
             access=access(place, set_up, name=word, environ=environ, warn=self._warn_once),
+            throttle=self._throttle,
             model=set_up.model if set_up else "study",
             wishes=Wishes(
                 relational=bool(self._given.get("relational") or (set_up and set_up.relational)),
@@ -114,6 +118,18 @@ class Places:
             ),
         )
         return open_place(place, setting)
+
+    @cached_property
+    def _throttle(self) -> "Throttle | None":
+        """What slows the traffic of this run down, all of it together."""
+        timetable = self._given.get("bwlimit")
+        if timetable is None:
+            return None
+        from datetime import datetime
+
+        from dcmsync.net.throttle import Throttle
+
+        return Throttle(lambda: timetable.rate(datetime.now()))  # local time, as people write it
 
     def _warn_once(self, words: str) -> None:
         if words not in self._warned:
@@ -168,7 +184,7 @@ class Places:
         return {name: selector.lists() for name, selector in self._config.selectors.items()}
 
     def jobs(self, word: str) -> int:
-        """How many series to retrieve there at a time: the command line's word, the configuration's, or four.
+        """How many associations to use there at most: the command line's word, the configuration's, or sixteen.
 
         Where the associations are few, one of them is left for queries.
         """
@@ -183,7 +199,7 @@ class Places:
         return max([self.jobs(""), *map(self.jobs, self._config.endpoints)])
 
 
-DEFAULT_JOBS = 4
+DEFAULT_JOBS = 16  # at most: the pace of a place says how many, and begins with four
 
 
 def folder(word: str) -> str:

@@ -142,7 +142,9 @@ PORT = Option(flags=("--port",), metavar="N", parse=port,
 VIA = Option(flags=("--via",), metavar="HOW", choices=("get", "move"),
              help="retrieve from nodes by C-GET (get) or by C-MOVE (move); default: C-GET, C-MOVE where it is refused")
 CALLING = Option(flags=("--calling",), metavar="AET", help="our own AE title; default DCMSYNC")
-JOBS = Option(flags=("--jobs", "-j"), metavar="N", parse=positive, help="series to retrieve at a time; default 4")
+JOBS = Option(flags=("--jobs", "-j"), metavar="N", parse=positive,
+              help="series to retrieve at a time at most, each on an association: more as long as that is faster, "
+                   "fewer when the node says that it grants no more; default 16")
 DRY_RUN = Option(flags=("-n", "--dry-run"), help="write the same records as the real run would, and touch nothing")
 CACHE = Option(flags=("--cache",), metavar="FILE", completion="file",
                help="remember local files in FILE; default: one file for each folder, in the user's cache folder")
@@ -229,7 +231,8 @@ DELIVERING: tuple[Option, ...] = (
     VERIFY,
     DRY_RUN,
     Option(flags=("--jobs", "-j"), metavar="N", parse=positive,
-           help="associations with DEST at a time, and series to read at a time; default 4"),
+           help="associations with DEST at a time at most, and series to read at a time: more as long as that is "
+                "faster, fewer when DEST says that it grants no more; default 16"),
     FORMAT,
     CACHE,
     NO_CACHE,

@@ -287,11 +287,14 @@ class Courier:
         uid = parcel.arrival.sop_instance_uid
         if not ending.status:
             self._refusals = 0
+            if self._fleet.pace.done(parcel.size):
+                self._look()
             return False, verdict
         if ending.is_warning:
             self._refusals = 0
             return False, replace(verdict, reason="warning", message=ending.why, status=ending.status)
         if ending.may_pass:
+            self._fleet.pace.congested(anyio.current_time())
             self._refusals += 1
             self._tries_of[uid] += 1
             if self._refusals >= self._settings.refusals:
@@ -301,6 +304,13 @@ class Courier:
                 return True, verdict
         failed = Landed(arrival=parcel.arrival, outcome="failed", reason="refused", message=ending.why)
         return False, replace(failed, status=ending.status, may_pass=ending.may_pass, trouble=self._trouble)
+
+    def _look(self) -> None:
+        """Sees whether more senders would be of use."""
+        pace, size = self._fleet.pace, self._fleet.most
+        pace.look(anyio.current_time(), is_busy=self._carrying >= size and len(self._waiting) > 2 * size)
+        for _ in range(size, pace.size):
+            self._call()
 
     def _broke(self, parcel: Parcel, error: PeerError) -> None:
         """An association broke while a parcel was sent."""

@@ -5,17 +5,19 @@ is asked for again, and the verdict on each is written in the order of the input
 sources and the destinations are; they are handed in.
 
 Theory of operation. One task expands records (its own session at each source, so that the next inventory is made while
-instances flow); `jobs` tasks retrieve; the landers' tasks write. A series is finished when each instance of its
-inventory has a verdict at each target, whatever statuses the peer gave. One thing failing is an outcome; a target in
-trouble (its disk is full) takes no more, and when all are, the run stops and the rest is told so. What lands at a
-target that is made at once (an archive) is told of only after it was committed.
+instances flow); `jobs` tasks retrieve, as many at a time as the pace of a source allows; the landers' tasks write. A
+series is finished when each instance of its inventory has a verdict at each target, whatever statuses the peer gave.
+One thing failing is an outcome; a target in trouble (its disk is full) takes no more, and when all are, the run stops
+and the rest is told so. What lands at a target that is made at once (an archive) is told of only after it was
+committed.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
+from collections.abc import AsyncIterable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
+from functools import partial
 from random import random
 from typing import Generic, Protocol
 
@@ -33,6 +35,7 @@ from dcmsync.errors import (
     LocalTrouble,
     PeerError,
     Rejected,
+    Stalled,
     UsageError,
 )
 from dcmsync.records.model import Outcome
@@ -40,6 +43,8 @@ from dcmsync.transfer import retry
 from dcmsync.transfer.consignment import Consignment, Proof
 from dcmsync.transfer.expansion import Expansion, Trust
 from dcmsync.transfer.ledger import Ledger
+from dcmsync.transfer.pace import START
+from dcmsync.transfer.pool import Pool
 from dcmsync.transfer.proving import prove
 from dcmsync.transfer.relaying import Relay
 from dcmsync.transfer.retrieval import Retrieval
@@ -98,9 +103,8 @@ class Pull(Generic[JobT]):
         self._meter = meter
         self._jobs_at = jobs_at
         self._release = release
-        self._limiters: dict[str, anyio.CapacityLimiter] = {}
-        self._given_back: deque[Consignment] = deque()
-        self._active = settings.jobs
+        self._pools: dict[str, Pool[JobT]] = {}
+        self._sessions = AsyncExitStack()
         self._relay = Relay(targets, warn=warn)
         self._breaker = retry.Breaker()
         self._order: deque[Consignment] = deque()
@@ -117,12 +121,12 @@ class Pull(Generic[JobT]):
 
         Each target's destination is set by now, unless this is a dry run; its sinks hand their jobs to the target.
         """
-        send, receive = anyio.create_memory_object_stream[Consignment](self._settings.jobs)
+        send, receive = anyio.create_memory_object_stream[Consignment](min(self._settings.jobs, START))
         async with anyio.create_task_group() as landing:
             for target in self._targets:
                 target.start(landing, self._meter.advance)
             try:
-                async with anyio.create_task_group() as tasks:
+                async with self._sessions, anyio.create_task_group() as tasks:
                     for _ in range(self._settings.jobs):
                         tasks.start_soon(self._retrieve, receive.clone())
                     receive.close()
@@ -222,92 +226,97 @@ class Pull(Generic[JobT]):
 
     async def _retrieve(self, receive: MemoryObjectReceiveStream[Consignment]) -> None:
         """One of the `jobs` tasks: retrieves series after series."""
-        async with AsyncExitStack() as stack:
-            await stack.enter_async_context(receive)
-            retrievals: dict[str, Retrieval[JobT]] = {}
-            async for consignment in self._consignments(receive):
-                for target, ledger in zip(self._targets, consignment.ledgers, strict=True):
-                    if target.trouble is not None:
-                        ledger.fail_rest(target.trouble)
-                if self._settings.dry_run:
-                    consignment.would_store()
-                elif consignment.lacking:
-                    source = self._source(consignment.source)
-                    if source.name not in retrievals:
-                        session = await stack.enter_async_context(source.session())
-                        retrievals[source.name] = Retrieval(session, self._targets)
-                    if not await self._deliver(consignment, retrievals[source.name]):
-                        return
+        with receive:
+            async for consignment in receive:
+                if self._stopping or (self._needs_source(consignment) and not await self._deliver(consignment)):
+                    self._order.remove(consignment)
+                    continue
                 consignment.finished = True
                 self._flush()
+        for pool in self._pools.values():
+            await pool.rest()
 
-    async def _consignments(self, receive: MemoryObjectReceiveStream[Consignment]) -> AsyncGenerator[Consignment, None]:
-        """What there is to retrieve: what another task gave back, then what comes."""
-        while True:
-            if self._given_back:
-                yield self._given_back.popleft()
-                continue
-            try:
-                consignment = await receive.receive()
-            except anyio.EndOfStream:
-                if not self._given_back:
-                    return
-                continue
-            if self._stopping:
-                self._order.remove(consignment)
-            else:
-                yield consignment
+    def _needs_source(self, consignment: Consignment) -> bool:
+        """Whether anything is to be retrieved; what is not to be has its verdict."""
+        for target, ledger in zip(self._targets, consignment.ledgers, strict=True):
+            if target.trouble is not None:
+                ledger.fail_rest(target.trouble)
+        if self._settings.dry_run:
+            consignment.would_store()
+        return bool(consignment.lacking)
 
-    async def _deliver(self, consignment: Consignment, retrieval: Retrieval[JobT]) -> bool:
-        """Retrieves one series, and has it proven; what is not there after all is sent once more. False as below."""
+    async def _deliver(self, consignment: Consignment) -> bool:
+        """Retrieves one series, and has it proven; what is not there after all is sent once more.
+
+        False when the run was stopped before this began.
+        """
+        pool = await self._pool(consignment.source)
         if any(target.relay_ae for target in self._targets):
-            async with self._limiter(consignment.source):
+            async with pool.lend() as retrieval:
+                if self._stopping:
+                    return False
                 await self._relay.run(consignment, retrieval.session)
         for is_last in (False, True):
             if not consignment.lacking:
                 break
-            async with self._limiter(consignment.source):
-                if not await self._carry_out(consignment, retrieval):
-                    return False
+            if not await self._carry_out(consignment, pool, may_stop=not is_last):
+                return False
             await prove(consignment, self._targets, is_last=is_last)
         return True
 
-    async def _carry_out(self, consignment: Consignment, retrieval: Retrieval[JobT]) -> bool:
-        """Retrieves one series. False when the node allows no further association, so that this task had better end."""
+    async def _carry_out(self, consignment: Consignment, pool: Pool[JobT], *, may_stop: bool) -> bool:
+        """Retrieves one series. False when the run was stopped before this began."""
         patience = 0
         while True:
-            try:
-                down = self._breaker.is_down(consignment.source, anyio.current_time())
-                if down is not None:
-                    raise down
-                await retrieval.run(consignment)
-                return True
-            except Rejected as error:
-                if error.transient and self._active > 1:
-                    self._active -= 1
-                    self._given_back.append(consignment)
+            async with pool.lend() as retrieval:
+                if self._stopping and may_stop and not patience:
                     return False
-                if not error.transient or patience == retry.PATIENCE:
+                error = await self._attempt(consignment, pool, retrieval)
+                if error is None:
+                    return True
+                is_alone = pool.lent == 1
+                if isinstance(error, Rejected) and not is_alone:
+                    pool.rejected()
+            if is_alone:
+                if patience == retry.PATIENCE:
                     self._breaker.trip(consignment.source, error, anyio.current_time())
                     consignment.fail_rest(error)
                     return True
                 patience += 1
                 await anyio.sleep(retry.delay_s(patience, random()))
-            except LocalTrouble as trouble:
-                consignment.fail_rest(trouble)
-                return True
-            except DestinationLost as lost:
-                consignment.fail_rest(lost.cause)
-                return True
-            except PeerError as error:
-                self._breaker.trip(consignment.source, error, anyio.current_time())
-                consignment.fail_rest(error)
-                return True
 
-    def _limiter(self, place: str) -> anyio.CapacityLimiter:
-        if place not in self._limiters:
-            self._limiters[place] = anyio.CapacityLimiter(self._jobs_at(place))
-        return self._limiters[place]
+    async def _attempt(
+        self, consignment: Consignment, pool: Pool[JobT], retrieval: Retrieval[JobT]
+    ) -> PeerError | None:
+        """Tries to retrieve one series; why it is to be tried again, when the node grants no further association."""
+        try:
+            down = self._breaker.is_down(consignment.source, anyio.current_time())
+            if down is not None:
+                raise down
+            async with pool.probation() as scope:
+                await retrieval.run(consignment, partial(pool.landed, scope))
+            if scope.cancelled_caught:
+                return Stalled(f"{consignment.source}: a further association brought nothing")
+        except Rejected as error:
+            if error.transient:
+                return error
+            self._breaker.trip(consignment.source, error, anyio.current_time())
+            consignment.fail_rest(error)
+        except LocalTrouble as trouble:
+            consignment.fail_rest(trouble)
+        except DestinationLost as lost:
+            consignment.fail_rest(lost.cause)
+        except PeerError as error:
+            self._breaker.trip(consignment.source, error, anyio.current_time())
+            consignment.fail_rest(error)
+        return None
+
+    async def _pool(self, place: str) -> Pool[JobT]:
+        if place not in self._pools:
+            pool = Pool(self._source(place), self._targets, self._jobs_at(place))
+            self._pools[place] = pool
+            await self._sessions.enter_async_context(pool)
+        return self._pools[place]
 
     # Verdicts
 

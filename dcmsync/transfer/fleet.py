@@ -1,8 +1,9 @@
 """The sessions with one remote destination: so many at a time, each lent to one task, questions before deliveries.
 
-Owns how many there are: never more than `most`, one less when the place says that it allows no more. A session that
-was given back keeps its association, and the next one to borrow takes it. Refuses to know what a session is used for,
-and how what failed is judged; but a question that could not be asked is asked again, as patiently as things are sent.
+Owns how many there are: as many as its pace allows (pace.py), fewer when the place says that it allows no more. A
+session that was given back keeps its association, and the next one to borrow takes it. Refuses to know what a session
+is used for, and how what failed is judged; but a question that could not be asked is asked again, as patiently as
+things are sent.
 """
 
 from __future__ import annotations
@@ -18,16 +19,17 @@ import anyio
 from dcmsync.contract import Holds, Store
 from dcmsync.errors import DestinationLost, PeerError, Refused, Rejected, Stalled, Unreachable
 from dcmsync.transfer import retry
+from dcmsync.transfer.pace import Pace
 
 Answer = TypeVar("Answer")
 
 
 class Fleet:
-    """A context manager around a run. `most` may be changed while it lasts."""
+    """A context manager around a run, with at most so many sessions at a time."""
 
     def __init__(self, place: Store, most: int) -> None:
         self.place = place
-        self.most = most
+        self.pace = Pace(most)
         self.lent = 0
         self.has_worked = False  # whether the place has done anything for us yet
         self._stack = AsyncExitStack()
@@ -43,6 +45,11 @@ class Fleet:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stack.__aexit__(kind, error, trace)
+
+    @property
+    def most(self) -> int:
+        """How many sessions to use now."""
+        return self.pace.size
 
     @property
     def is_wanted(self) -> bool:
@@ -64,7 +71,7 @@ class Fleet:
 
     def shrink(self) -> None:
         """The place allows fewer associations than are in use."""
-        self.most = max(1, self.lent - 1)
+        self.pace.rejected(self.lent - 1, anyio.current_time())
 
     async def ask(self, question: Callable[[Holds], Awaitable[Answer]]) -> Answer:
         """Asks something over a session; asks it again where that may help.

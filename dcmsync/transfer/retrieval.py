@@ -7,7 +7,7 @@ that breaks a peer breaks it alone. Takes what was asked for, once, and nothing 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from random import random
 from typing import Generic
 
@@ -28,15 +28,27 @@ _NOT_ASKED_FOR = 0xC000
 _LOST_IN_A_ROW = 3  # single instances that may break the association one after another
 
 
-class Retrieval(Generic[JobT]):
-    """Retrieves series over one session, each for all targets."""
+def _ignore(octets: int) -> None:
+    pass
 
-    def __init__(self, session: Session, targets: Sequence[Target[JobT]]) -> None:
+
+class Retrieval(Generic[JobT]):
+    """Retrieves series over one session, each for all targets. `congested` hears that the source is out of means."""
+
+    def __init__(
+        self, session: Session, targets: Sequence[Target[JobT]], *, congested: Callable[[], None] = lambda: None
+    ) -> None:
         self.session = session
         self._targets = targets
+        self._congested = congested
+        self._landed: Callable[[int], None] = _ignore
 
-    async def run(self, consignment: Consignment) -> None:
-        """Gives every instance its verdict at every target. Else it raises PeerError, LocalTrouble, DestinationLost."""
+    async def run(self, consignment: Consignment, landed: Callable[[int], None] = _ignore) -> None:
+        """Gives every instance its verdict at every target; `landed` hears of each, with its octets.
+
+        Else it raises PeerError, LocalTrouble, DestinationLost.
+        """
+        self._landed = landed
         ending = Ending()
         stalls = 0
         for attempt in range(1, retry.ROUNDS + 1):
@@ -68,6 +80,8 @@ class Retrieval(Generic[JobT]):
             try:
                 ending = await self._fetch(consignment, lot, whole=as_whole)
                 lost = 0
+                if ending.status >> 8 == _OUT_OF_RESOURCES >> 8:
+                    self._congested()
             except PeerError as error:
                 lost += 1
                 if not one_by_one or isinstance(error, Unreachable | Stalled) or lost > _LOST_IN_A_ROW:
@@ -76,7 +90,7 @@ class Retrieval(Generic[JobT]):
         return ending
 
     async def _fetch(self, consignment: Consignment, lot: Mapping[str, str], *, whole: bool) -> Ending:
-        reception = Reception(consignment, self._targets)
+        reception = Reception(consignment, self._targets, self._landed)
         want = Want(
             study_uid=consignment.study_uid,
             series_uid=consignment.series_uid,
@@ -114,9 +128,11 @@ async def ask_classes(consignment: Consignment, session: Session, uid: str) -> d
 class Reception(Generic[JobT]):
     """The receiver of one retrieval (contract.Receiver): hands each instance to all targets that lack it."""
 
-    def __init__(self, consignment: Consignment, targets: Sequence[Target[JobT]]) -> None:
+    def __init__(
+        self, consignment: Consignment, targets: Sequence[Target[JobT]], landed: Callable[[int], None] = _ignore
+    ) -> None:
         pairs = zip(consignment.ledgers, targets, strict=True)
-        self._parts = [Receiving(consignment, ledger, target) for ledger, target in pairs]
+        self._parts = [Receiving(consignment, ledger, target, landed) for ledger, target in pairs]
 
     def receive(self, arrival: Arrival) -> Sink | int:
         """A sink for what is wanted and lacking somewhere; a status for anything else."""
@@ -161,13 +177,16 @@ class Reception(Generic[JobT]):
 class Receiving(Generic[JobT]):
     """What one target takes of one retrieval."""
 
-    def __init__(self, consignment: Consignment, ledger: Ledger, target: Target[JobT]) -> None:
+    def __init__(
+        self, consignment: Consignment, ledger: Ledger, target: Target[JobT], landed: Callable[[int], None]
+    ) -> None:
         assert target.takes is not None
         self.ledger = ledger
         self.target = target
         self.trouble: DcmsyncError | None = target.trouble
         self._consignment = consignment
         self._takes = target.takes
+        self._tell = landed
         self._came: Counter[str] = Counter()  # how often each UID came
         self._flying: Counter[str] = Counter()  # those whose verdict is still to come
         self._settled = anyio.Event()
@@ -199,6 +218,7 @@ class Receiving(Generic[JobT]):
         """One of ours has its verdict."""
         self.trouble = self.trouble or verdict.trouble
         self._consignment.landed(self.ledger, verdict)
+        self._tell(verdict.size)
         self.dropped(verdict.arrival.sop_instance_uid)
 
     async def settle(self) -> None:

@@ -9,7 +9,7 @@ from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import TYPE_CHECKING
 
-from dcmsync.commands.options import TIMEOUT, Command, Option, Streams, positive
+from dcmsync.commands.options import TIMEOUT, Command, Option, Streams, duration, positive
 from dcmsync.errors import ExitStatus, UsageError
 
 if TYPE_CHECKING:
@@ -50,8 +50,8 @@ COMMAND = Command(
         "Instances are sent as they are: one whose transfer syntax the peer does not take is a failed sub-operation, "
         "never transcoded.\n\n"
         "Writes events to standard output, one JSON object a line: listening (with the port, once peers may connect); "
-        "association: opened, closed and refused; move; commitment. SIGINT or SIGTERM stops it: it accepts no more, "
-        "finishes what is in flight (for --timeout at most) and exits 0; a second one ends it at once."
+        "association: opened, closed and refused; move; commitment; rescan. SIGINT or SIGTERM stops it: it accepts no "
+        "more, finishes what is in flight (for --timeout at most) and exits 0; a second one ends it at once."
     ),
     options=(
         Option(flags=("folder",), metavar="DIR", completion="directory", help="the folder to serve and to store in"),
@@ -80,6 +80,9 @@ COMMAND = Command(
                help="only those may come who say which user they are; what they say is not checked against anything"),
         Option(flags=("--max-associations",), metavar="N", parse=positive, default=32,
                help="associations at a time; default 32"),
+        Option(flags=("--rescan",), metavar="SECONDS", parse=duration,
+               help="look this often for files that others put into DIR, changed or took away (30, 5m, 1h); default "
+                    "never: what is gone then fails when it is asked for"),
         TIMEOUT,
     ),
     examples=(

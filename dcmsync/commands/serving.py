@@ -43,6 +43,7 @@ def settings(arguments: Namespace, watch: Watch, streams: Streams) -> Settings:
         timeout_s=arguments.timeout or DEFAULT_TIMEOUT_S,
         secure=_secure(arguments, local, streams),
         requires_identity=arguments.require_identity,
+        rescan_s=arguments.rescan,
         destinations=_destinations(arguments, Places(arguments, watch, streams), streams),
     )
 

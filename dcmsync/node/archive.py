@@ -24,6 +24,7 @@ from dcmsync.endpoints.folder.scan import examine, scan
 from dcmsync.errors import LocalTrouble
 from dcmsync.node.checking import check
 from dcmsync.node.index import WANTED, Image, Index
+from dcmsync.node.renewal import Changes, Renewal
 from dcmsync.plan import layout
 from dcmsync.wire import dataset
 from dcmsync.wire.dimse import status
@@ -84,6 +85,7 @@ class Archive:
         """Reads the whole folder. Raises LocalTrouble."""
         self.root = root
         self.index = Index()
+        self._renewal = Renewal(root, self.index)
         self._warn = warn
         self._layout = layout.compile(layout.DEFAULT)
         self._verdicts: dict[int, _Verdict] = {}
@@ -112,6 +114,10 @@ class Archive:
     def stop(self) -> None:
         """Lets the tasks end once everything has landed."""
         self._queue.stop()
+
+    async def renew(self) -> Changes:
+        """Takes in what changed in the folder without us. Raises OSError when it cannot be read."""
+        return await self._renewal.renew()
 
     @contextmanager
     def opened(self, image: Image) -> Iterator[Opened | None]:
@@ -167,6 +173,8 @@ class Archive:
         left_out = 0
         for found in scan(self.root, wanted=WANTED, skipped=lambda path, why: None):
             why = self.index.add(found)
+            if why:
+                self._renewal.pass_by(found, why)
             if found.state == "truncated":
                 self._warn(f"{_shown(found.path)}: truncated, not served: at octet {found.offset}: {found.reason}")
             elif why:

@@ -21,7 +21,7 @@ Value = TypeVar("Value")
 def search(index: Index, question: Question) -> Iterator[Thing | None]:
     """Everything that matches, in the order it was met; None now and then while nothing does.
 
-    The index may grow meanwhile: what comes into a level that is being walked is not found.
+    The index may change meanwhile: what comes into a level that is being walked is not found, what goes may be.
     """
     judges = question.judges
     keywords = tuple(judges)
@@ -44,8 +44,9 @@ def answer(index: Index, thing: Thing, question: Question, own_ae: str, transfer
 def _candidates(index: Index, question: Question) -> Iterator[Thing]:
     """The things of the asked level below the UIDs that were given."""
     if question.depth == Depth.PATIENT:
-        for patient_id in _keys(index.patients, question.uids.get(Depth.PATIENT)):
-            yield Thing(next(iter(index.patients[patient_id].values())))
+        for studies in _chosen(index.patients, question.uids.get(Depth.PATIENT)):
+            for study in list(studies.values())[:1]:  # none, if all were removed meanwhile
+                yield Thing(study)
         return
     for study in _studies(index, question):
         if question.depth == Depth.STUDY:

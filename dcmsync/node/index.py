@@ -45,6 +45,8 @@ _KEPT = {
 }
 _PLACE_IN_TUPLE = {keyword: place for place, keyword in enumerate(keywords.IMAGE)}
 
+ANOTHER_FILE = "the same SOP Instance UID as another file"
+
 WANTED = kept.TAGS
 """The tags that a scan must bring for `Index.add`."""
 
@@ -60,6 +62,8 @@ class Image(Struct, kw_only=True):
     mtime_ns: int
     data_set_offset: int
     values: tuple[object, ...]
+    study_uid: str = ""
+    series_uid: str = ""
 
 
 class Series(Struct):
@@ -106,7 +110,9 @@ class Index:
             return "no Study or Series Instance UID, or one that is too long"
         known = self.images.get(found.sop_instance_uid)
         if known is not None and known.path != found.path:
-            return "the same SOP Instance UID as another file"
+            return ANOTHER_FILE
+        if known is not None:
+            self.remove(known)  # it may have come to another series
         values = kept.plain_values(found.values, found.encoding or found.transfer_syntax_uid)
         study = self._study(found.study_uid, values)
         series = study.series.get(found.series_uid)
@@ -124,9 +130,29 @@ class Index:
             mtime_ns=found.mtime_ns,
             data_set_offset=found.data_set_offset,
             values=_shared(tuple(values.get(keyword) for keyword in keywords.IMAGE), series),
+            study_uid=str(study.attributes["StudyInstanceUID"]),
+            series_uid=str(series.attributes["SeriesInstanceUID"]),
         )
         series.images[image.uid] = self.images[image.uid] = image
         return ""
+
+    def remove(self, image: Image) -> None:
+        """Lets go of an instance, and of the series, the study and the patient that have no other."""
+        if self.images.get(image.uid) is not image:
+            return
+        del self.images[image.uid]
+        study = self.studies[image.study_uid]
+        del study.series[image.series_uid].images[image.uid]
+        if not study.series[image.series_uid].images:
+            del study.series[image.series_uid]
+        study.sop_classes.clear()
+        study.sop_classes.update(each.sop_class_uid for one in study.series.values() for each in one.images.values())
+        if not study.series:
+            del self.studies[image.study_uid]
+            patient_id = str(study.attributes.get("PatientID", ""))
+            del self.patients[patient_id][image.study_uid]
+            if not self.patients[patient_id]:
+                del self.patients[patient_id]
 
     def describe(self, thing: Thing, keywords: Iterator[str] | tuple[str, ...]) -> dict[str, object]:
         """Keyword -> plain value of a thing; what it does not have is left out."""
@@ -172,7 +198,8 @@ class Index:
         if keyword == "NumberOfSeriesRelatedInstances":
             return len(thing.series.images) if thing.series else 0
         if keyword.startswith("NumberOfPatient"):
-            studies = list(self.patients[str(thing.study.attributes.get("PatientID", ""))].values())
+            patient_id = str(thing.study.attributes.get("PatientID", ""))
+            studies = list(self.patients.get(patient_id, {}).values())
         else:
             studies = [thing.study]
         if keyword.endswith("Studies"):

@@ -37,7 +37,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """What to serve, where, as whom, and to whom. `calling_aes` and `networks` are None where anyone may come.
 
     With `secure` the port speaks TLS, and nothing else. `destinations`: by AE title, whom C-MOVE may send to, and who
-    can be told of commitment on an association of ours.
+    can be told of commitment on an association of ours. `rescan_s`: how often to look for files that others put there
+    or took away; None for never.
     """
 
     folder: str
@@ -51,6 +52,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     destinations: Mapping[str, Peer] = {}
     secure: Secure | None = None
     requires_identity: bool = False
+    rescan_s: float | None = None
 
 
 class Node:
@@ -129,7 +131,10 @@ class Node:
         async with anyio.create_task_group() as tasks:
             self.archive.start(tasks)
             self._commitments.start(tasks)
+            renewing = anyio.CancelScope()
+            tasks.start_soon(self._renew, renewing)
             await self._listener.run()
+            renewing.cancel()
             self._commitments.stop()
             self.archive.stop()
 
@@ -137,6 +142,19 @@ class Node:
         """Accepts no more, and lets what is in flight finish. Idempotent."""
         self.is_stopping = True
         self._listener.stop()
+
+    async def _renew(self, scope: anyio.CancelScope) -> None:
+        """Looks into the folder again, as often as it is to be."""
+        with scope:
+            while self._settings.rescan_s is not None:
+                await anyio.sleep(self._settings.rescan_s)
+                try:
+                    changes = await self.archive.renew()
+                except OSError as trouble:
+                    self._warn(f"{self._settings.folder}: cannot be looked into again: {trouble.strerror}")
+                    continue
+                if changes.is_any:
+                    self._say({"type": "rescan", "added": changes.added, "removed": changes.removed})
 
     async def _serve(self, visit: Visit) -> None:
         await self._services[visit].run()

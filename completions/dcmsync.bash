@@ -113,7 +113,7 @@ _dcmsync() {
             places='endpoint file'
             case $before in
                 --trust) kind='words:counts uids content' ;;
-                --verify) kind='words:none uids content' ;;
+                --verify) kind='words:none uids content commit' ;;
                 --jobs|-j) kind='none' ;;
                 --format) kind='words:ndjson tree table csv uids' ;;
                 --cache) kind='file' ;;
@@ -131,16 +131,17 @@ _dcmsync() {
                 --log-format) kind='words:text json' ;;
             esac ;;
         sync)
-            options='--to --where --since --until --all --trust --verify --delete --max-delete --layout --link --symlink --move --itemize -i --force -f -n --dry-run --jobs -j --format --cache --no-cache --via --port --bwlimit --max-duration --max-transfer --timeout --calling --edit --edit-file --remap-uids --salt-file --keep-originals --config -q --quiet -v --verbose --log-format -h --help'
-            values=' --to --where --since --until --trust --verify --max-delete --layout --jobs -j --format --cache --via --port --bwlimit --max-duration --max-transfer --timeout --calling --edit --edit-file --salt-file --config --log-format '
+            options='--route --to --where --since --until --all --trust --verify --delete --max-delete --layout --link --symlink --move --itemize -i --force -f -n --dry-run --jobs -j --format --cache --no-cache --via --port --bwlimit --max-duration --max-transfer --timeout --calling --edit --edit-file --remap-uids --salt-file --keep-originals --config -q --quiet -v --verbose --log-format -h --help'
+            values=' --route --to --where --since --until --trust --verify --max-delete --layout --jobs -j --format --cache --via --port --bwlimit --max-duration --max-transfer --timeout --calling --edit --edit-file --salt-file --config --log-format '
             places='endpoint'
             case $before in
+                --route) kind='none' ;;
                 --to) kind='directory' ;;
                 --where) kind='keyword' ;;
                 --since) kind='none' ;;
                 --until) kind='none' ;;
                 --trust) kind='words:counts uids content' ;;
-                --verify) kind='words:none uids content' ;;
+                --verify) kind='words:none uids content commit' ;;
                 --max-delete) kind='none' ;;
                 --layout) kind='none' ;;
                 --jobs|-j) kind='none' ;;
@@ -209,8 +210,8 @@ _dcmsync() {
                 --log-format) kind='words:text json' ;;
             esac ;;
         serve)
-            options='--ae --port --bind --allow --allow-from --allow-any --destination --max-associations --timeout --config -q --quiet -v --verbose --log-format -h --help'
-            values=' --ae --port --bind --allow --allow-from --destination --max-associations --timeout --config --log-format '
+            options='--ae --port --bind --allow --allow-from --allow-any --destination --tls --certificate --key --ca --require-identity --max-associations --rescan --timeout --config -q --quiet -v --verbose --log-format -h --help'
+            values=' --ae --port --bind --allow --allow-from --destination --certificate --key --ca --max-associations --rescan --timeout --config --log-format '
             places='directory'
             case $before in
                 --ae) kind='none' ;;
@@ -219,7 +220,11 @@ _dcmsync() {
                 --allow) kind='none' ;;
                 --allow-from) kind='none' ;;
                 --destination) kind='endpoint' ;;
+                --certificate) kind='file' ;;
+                --key) kind='file' ;;
+                --ca) kind='file' ;;
                 --max-associations) kind='none' ;;
+                --rescan) kind='none' ;;
                 --timeout) kind='none' ;;
                 --config) kind='file' ;;
                 --log-format) kind='words:text json' ;;
@@ -237,7 +242,7 @@ _dcmsync() {
                 --max-associations) kind='none' ;;
                 --inactive-timeout) kind='none' ;;
                 --layout) kind='none' ;;
-                --verify) kind='words:none uids content' ;;
+                --verify) kind='words:none uids content commit' ;;
                 --jobs|-j) kind='none' ;;
                 --timeout) kind='none' ;;
                 --calling) kind='none' ;;

@@ -7,6 +7,7 @@ import signal
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
+from dcmsync.commands.listening import LISTENING, check_openness
 from dcmsync.commands.options import (
     CALLING,
     DEFAULT_TIMEOUT_S,
@@ -17,8 +18,6 @@ from dcmsync.commands.options import (
     Option,
     Streams,
     duration,
-    port,
-    positive,
 )
 from dcmsync.errors import ExitStatus, UsageError
 
@@ -46,17 +45,7 @@ COMMAND = Command(
         Option(flags=("name",), metavar="NAME", help="the route of the configuration"),
         Option(flags=("--spool",), metavar="SPOOL", completion="directory",
                help="the folder where instances wait; it is made, and belongs to this one run"),
-        Option(flags=("--ae",), metavar="AET", default="DCMSYNC",
-               help="our AE title, by which peers must call us; default DCMSYNC"),
-        Option(flags=("--port",), metavar="N", parse=port, default=11112,
-               help="the TCP port, 0 for any free one; default 11112"),
-        Option(flags=("--bind",), metavar="ADDRESS", default="127.0.0.1",
-               help="the address to listen on; default 127.0.0.1, this machine alone"),
-        Option(flags=("--allow",), metavar="AET", repeat=True,
-               help="a calling AE title that may connect; default all, on this machine alone"),
-        Option(flags=("--allow-any",), help="let anyone connect, from other machines as well"),
-        Option(flags=("--max-associations",), metavar="N", parse=positive, default=32,
-               help="associations at a time; default 32"),
+        *LISTENING,
         Option(flags=("--inactive-timeout",), metavar="SECONDS", parse=duration,
                help="end when nothing has come, and nothing waited, for this long; default never"),
         Option(flags=("--layout",), metavar="TEMPLATE",
@@ -78,10 +67,7 @@ def run(arguments: Namespace, streams: Streams) -> ExitStatus:
     """Routes until a signal comes, or nothing else."""
     if not arguments.spool:
         raise UsageError("route needs a folder where instances wait", advice="Name it: --spool SPOOL")
-    is_loopback = arguments.bind in ("localhost", "::1") or arguments.bind.startswith("127.")
-    if not (arguments.allow or arguments.allow_any or is_loopback):
-        raise UsageError(f"--bind {arguments.bind} lets other machines connect, and nothing says which may",
-                         advice="Name those that may by --allow AET, or give --allow-any")
+    check_openness(arguments)
     import anyio
 
     from dcmsync.commands.forwards import Forwards

@@ -22,6 +22,8 @@ ROWS: Mapping[str, tuple[str, str, str]] = {
     "P7": ("bench.index", "again", "look whether any of 20,000 files changed, against rsync -n"),
     "P3": ("bench.push", "large", "push 2,000 instances of 525 kB to storescp and Orthanc, against storescu"),
     "P4": ("bench.push", "small", "push 10,000 instances of 9 kB to storescp, against storescu"),
+    "P5": ("bench.distance", "push", "push 2,000 instances of 9 kB over 20 ms round trip, against storescu"),
+    "P5G": ("bench.distance", "pull", "pull 2,000 instances of 9 kB over 20 ms round trip, against getscu"),
     "M1": ("bench.move", "large", "pull 2,000 instances of 525 kB from Orthanc by C-MOVE, against movescu"),
     "M2": ("bench.move", "small", "pull 2,000 instances of 9 kB from Orthanc by C-MOVE, against movescu"),
     "P8": ("bench.filter", "rows", "filter 200,000 series records, against jq"),

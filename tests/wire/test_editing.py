@@ -21,6 +21,7 @@ from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import Dataset
 
 from dcmsync.errors import Uneditable
+from dcmsync.wire import editing
 from dcmsync.wire.content import write_normal_form
 from dcmsync.wire.editing import Editor, Provenance, Rules
 from dcmsync.wire.elements import walk
@@ -492,3 +493,22 @@ def test_what_is_not_deflated_as_declared_is_said_to_be_so(octets: bytes) -> Non
     with pytest.raises(Uneditable) as caught:
         edit(Rules(remap=remap), octets, DEFLATED)
     assert caught.value.reason == "truncated"
+
+
+def test_a_data_set_that_inflates_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(editing, "MAX_INFLATED_OCTETS", 5_000_000)
+    deflating = zlib.compressobj(wbits=-15)
+    octets = element(0x7FE00010, "OW", b"")[:-4] + (10_000_000).to_bytes(4, "little") + bytes(10_000_000)
+    packed = deflating.compress(octets) + deflating.flush()
+    assert len(packed) < 20_000
+    with pytest.raises(Uneditable, match="inflates to more"):
+        edit(Rules(remap=remap), packed, DEFLATED)
+
+
+def test_originals_that_are_too_long_to_keep_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(editing, "MAX_GATHERED_OCTETS", 1000)
+    rules = Rules(deleted=frozenset({0x00104000}), provenance=Provenance(system="x", moment="2024"))
+    long = element(0x00104000, "UT", bytes(2000))
+    assert edit(Rules(deleted=frozenset({0x00104000})), long) == b""
+    with pytest.raises(Uneditable, match="cannot be kept"):
+        edit(rules, long)

@@ -21,6 +21,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable
 from random import random
+from typing import Literal
 
 import anyio
 import anyio.abc
@@ -46,6 +47,10 @@ QUICK_OCTETS = 64 << 10  # a parcel up to this size is looked at in the event lo
 _LOOK_AHEAD = 64  # how far a sender looks for a parcel that its association can carry
 _OVERTAKEN = 1000  # how often a parcel may be overtaken
 _KINDS = 1000  # pairs of SOP class and transfer syntax that are remembered
+
+
+Readiness = Literal["now", "later", "never"]
+"""Whether a session can be sent over: at once, after a pause, or not by this sender."""
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -148,18 +153,17 @@ class Courier:
         """One sender."""
         try:
             with scope:
-                while await self._has_work():
+                goes_on = True
+                while goes_on and await self._has_work():
                     session = await self._fleet.take()
                     try:
                         goes_on = await self._send_over(session)
                     finally:
                         self._fleet.give(session)
-                    if not goes_on:
-                        return
         finally:
             self._senders.discard(scope)
-            if not self._senders and (self._waiting or self._poison):
-                self._call()
+        if not self._senders and (self._waiting or self._poison):
+            self._call()
 
     async def _has_work(self) -> bool:
         while not (self._waiting or self._poison):
@@ -177,66 +181,79 @@ class Courier:
         is_carrying = False
         try:
             while (self._waiting or self._poison) and not self._fleet.is_wanted:
-                if self._calm_at:
-                    await self._be_calm()
-                    continue
                 if self._waiting and is_carrying and session.is_ready_for(self._waiting[0].arrival):
                     self._overtaken = 0
                     await self._deliver(session, self._waiting.popleft())  # hot: the way of nearly all
                     continue
-                if not self._waiting:
-                    await session.rest()  # poison is tried alone
-                head = (self._waiting or self._poison)[0]
-                if not session.is_ready_for(head.arrival) and self._ready_ahead(session) is None:
-                    self._carrying -= is_carrying
-                    is_carrying = False
-                    if not await self._prepare(session, head.arrival):
-                        return False
-                if not is_carrying:
+                if self._calm_at:
+                    await self._be_calm()
+                    continue
+                index = self._ready_ahead(session)
+                if index is not None:
+                    self._carrying += not is_carrying
                     is_carrying = True
-                    self._carrying += 1
-                parcel = self._next(session)
-                if parcel is not None:
-                    await self._deliver(session, parcel)
+                    await self._deliver(session, self._overtaking(index))
+                    continue
+                self._carrying -= is_carrying
+                is_carrying = False
+                readiness = await self._prepare(session) if self._waiting else await self._send_poison(session)
+                if readiness == "never":
+                    return False
+                is_carrying = readiness == "now"
+                self._carrying += is_carrying
             return self._fleet.lent <= self._fleet.most
         finally:
             self._carrying -= is_carrying
 
-    async def _prepare(self, session: Holds, arrival: Arrival) -> bool:
-        """Makes a session ready; no parcel waits for it. False when this sender had better end."""
-        kinds = [arrival, *(each for each in reversed(self._kinds.values()) if each is not arrival)]
+    async def _prepare(self, session: Holds, poison: Parcel | None = None) -> Readiness:
+        """Makes a session ready for what waits, or for one parcel; nothing that waits is taken for it."""
+        kinds = [parcel.arrival for parcel in ([poison] if poison is not None else self._waiting)]
         try:
-            await session.prepare(kinds)
+            await session.prepare([*kinds, *reversed(self._kinds.values())])
         except PeerError as error:
             if self._carrying:
                 self._fleet.shrink()
-                return False
+                return "never"
             self._calls += 1
             is_hopeless = isinstance(error, Rejected) and not error.transient
             is_hopeless = is_hopeless or (isinstance(error, Unreachable) and not self._fleet.has_worked)
             if is_hopeless or self._calls >= self._settings.calls:
                 self._give_up(error)
-                return False
+                return "never"
             self._pause(self._calls)
-            return True
+            return "later"
         self._calls = 0
-        return True
+        return "now"
 
-    def _next(self, session: Holds) -> Parcel | None:
-        """The parcel to send over a session that is ready; None when there is none (any more)."""
-        if not self._waiting:
-            return self._poison.popleft() if self._poison else None
-        if session.is_ready_for(self._waiting[0].arrival):
-            self._overtaken = 0
-            return self._waiting.popleft()
-        index = self._ready_ahead(session)
-        if index is None:
-            return None
+    async def _send_poison(self, session: Holds) -> Readiness:
+        """Tries a parcel that broke associations once more, on one of its own."""
+        parcel: Parcel | None = self._poison.popleft()
+        assert parcel is not None
+        try:
+            await session.rest()
+            readiness = await self._prepare(session, parcel)
+            if readiness == "now":
+                poison, parcel = parcel, None
+                await self._deliver(session, poison)
+            return "later" if readiness == "now" else readiness
+        finally:
+            if parcel is not None:
+                self._put_back(self._poison, parcel)
+
+    def _overtaking(self, index: int) -> Parcel:
+        """Takes a parcel before those that wait in front of it."""
         self._overtaken += 1
         self._waiting.rotate(-index)
         parcel = self._waiting.popleft()
         self._waiting.rotate(index)
         return parcel
+
+    def _put_back(self, queue: deque[Parcel], parcel: Parcel) -> None:
+        """A parcel waits again, unless nothing more is sent."""
+        if self._trouble is not None:
+            self._fail(parcel, self._trouble)
+        else:
+            queue.appendleft(parcel)
 
     def _ready_ahead(self, session: Holds) -> int | None:
         """Where a parcel waits that a session can carry now; None too when the first one has waited long enough."""
@@ -263,7 +280,7 @@ class Courier:
                 again, verdict = self._judged(parcel, verdict, await session.store(parcel))
                 if again:
                     is_settled = True
-                    self._waiting.appendleft(parcel)
+                    self._put_back(self._waiting, parcel)
                     return
             is_settled = True
             self._done(parcel, verdict)
@@ -353,7 +370,7 @@ class Courier:
 
     async def _be_calm(self) -> None:
         until = self._calm_at
-        await anyio.sleep(until - anyio.current_time())
+        await anyio.sleep(max(0.0, until - anyio.current_time()))
         if self._calm_at == until:
             self._calm_at = 0.0
 

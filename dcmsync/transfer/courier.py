@@ -220,6 +220,7 @@ class Courier:
             if is_hopeless or self._calls >= self._settings.calls:
                 self._give_up(error)
                 return "never"
+            await self._fleet.rest()  # an association that nobody uses may be the only one that it grants
             self._pause(self._calls)
             return "later"
         self._calls = 0

@@ -73,6 +73,12 @@ class Fleet:
         """The place allows fewer associations than are in use."""
         self.pace.rejected(self.lent - 1, anyio.current_time())
 
+    async def rest(self) -> None:
+        """Ends the associations that nobody uses."""
+        for session in tuple(self._idle):
+            if session in self._idle:  # nobody has borrowed it meanwhile
+                await session.rest()
+
     async def ask(self, question: Callable[[Holds], Awaitable[Answer]]) -> Answer:
         """Asks something over a session; asks it again where that may help.
 
@@ -94,7 +100,7 @@ class Fleet:
                     raise
                 self._judge(error, attempt)
                 if isinstance(error, Rejected | Stalled):
-                    await self._rest()  # these associations may be what it has no room beside
+                    await self.rest()  # these associations may be what it has no room beside
             finally:
                 self.give(session)
             await anyio.sleep(retry.delay_s(attempt, random()))
@@ -110,12 +116,6 @@ class Fleet:
             if isinstance(error, Unreachable):
                 raise DestinationLost(error) from error
             raise error
-
-    async def _rest(self) -> None:
-        """Ends the associations that nobody uses."""
-        for session in tuple(self._idle):
-            if session in self._idle:  # nobody has borrowed it meanwhile
-                await session.rest()
 
     async def _take_first(self) -> Holds:
         """A session to ask with, before anybody who delivers."""

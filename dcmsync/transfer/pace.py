@@ -52,7 +52,10 @@ class Pace:
     def rejected(self, others: int, now: float) -> None:
         """The place rejected an association while it granted so many others, or was negotiating them."""
         self._ceiling = max(1, min(self._ceiling, others))
-        self._halve(self._ceiling, now)
+        if now < self._calm_until:  # as several that were opened together are rejected one by one
+            self.size = min(self.size, self._ceiling)
+        else:
+            self._halve(self._ceiling, now)
 
     def congested(self, now: float) -> None:
         """The place said that it is out of resources."""

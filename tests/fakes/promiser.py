@@ -22,7 +22,7 @@ JOIN_S = 10.0
 
 
 class Promiser:
-    """A running node. `asked`: the data sets of the requests; `answers`: the statuses that reports were answered with."""
+    """A running node. `asked`: the data sets of the requests; `answers`: what reports were answered with."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
 """Who may put what into our mailbox. How C-MOVE uses it is in tests/endpoints/test_moving.py."""
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import anyio
@@ -10,9 +10,9 @@ import pytest
 
 from dcmsync.errors import LocalTrouble
 from dcmsync.net.channel import Limits
-from dcmsync.net.mailbox import Claim, Expectation, Mailbox, plain_address
+from dcmsync.net.mailbox import UNKNOWN_TRANSACTION, Claim, Expectation, Mailbox, Promise, plain_address
 from dcmsync.net.patience import Guard, Watch
-from dcmsync.wire.dimse import operations
+from dcmsync.wire.dimse import commitment, operations
 from tests.fakes.taker import Taker
 from tests.nodes import Caller
 
@@ -154,3 +154,80 @@ def test_message_ids_differ_and_stay_in_bounds() -> None:
 ])  # fmt: skip
 def test_addresses_have_one_spelling(host: str, plain: str) -> None:
     assert plain_address(host) == plain
+
+
+def report_of(transaction_uid: str, called: str = "DCMSYNC") -> Callable[[int], tuple[list[int], int | None]]:
+    """Proposes storage commitment and CT, as its SCP, and reports: what was accepted, and the answer."""
+
+    def call(port: int) -> tuple[list[int], int | None]:
+        with Caller(port) as caller:
+            accept = caller.associate(
+                [(commitment.PUSH_MODEL, (EXPLICIT,)), (CT, (EXPLICIT,))],
+                called=called, takes=(commitment.PUSH_MODEL,),
+            )  # fmt: skip
+            assert [(role.sop_class_uid, role.scp) for role in accept.roles] == [(commitment.PUSH_MODEL, True)]
+            kept = (commitment.Reference(CT, "1.2"),)
+            report = commitment.Report(transaction_uid=transaction_uid, kept=kept)
+            octets = commitment.encode_report(report, EXPLICIT)
+            caller.say(1, commitment.event_report(7, report).request, octets)
+            answer, _ = caller.hear()
+            assert answer.responding_to == 7 and answer.event_type_id == commitment.ALL_COMMITTED
+            return [result.result for result in accept.results], answer.status
+
+    return call
+
+
+def awaiting(
+    caller: Callable[[int], Any], host: str = "127.0.0.1", others: Sequence[Promise] = ()
+) -> tuple[Any, Promise]:
+    """What a caller gets while a report of the transaction 2.25.1 is awaited, and the promise of it."""
+
+    async def main() -> Any:
+        with Watch() as watch:
+            mailbox = Mailbox("127.0.0.1", 0, limits=Limits(timeout_s=5), watch=watch)
+            promise = Promise("2.25.1", own_ae="DCMSYNC", hosts=frozenset((host,)))
+            mailbox.expect(promise)
+            for other in others:
+                mailbox.expect(other)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(mailbox.run)
+                try:
+                    return await anyio.to_thread.run_sync(caller, mailbox.port), promise
+                finally:
+                    tasks.cancel_scope.cancel()
+
+    result: tuple[Any, Promise] = anyio.run(main)
+    return result
+
+
+def test_a_report_goes_to_who_awaits_it_and_instances_do_not_come_with_it() -> None:
+    (accepted, code), promise = awaiting(report_of("2.25.1"))
+    assert (accepted, code) == ([0, 3], 0)
+    assert promise.report is not None and promise.report.kept == (commitment.Reference(CT, "1.2"),)
+
+
+def test_a_report_of_another_transaction_is_refused() -> None:
+    (_, code), promise = awaiting(report_of("2.25.2"))
+    assert code == UNKNOWN_TRANSACTION and promise.report is None
+
+
+def test_a_report_from_another_address_or_to_another_title_is_turned_away() -> None:
+    def rejected(port: int) -> bytes:
+        with Caller(port) as caller:
+            return caller.request([(commitment.PUSH_MODEL, (EXPLICIT,))])[:1]
+
+    pdu, promise = awaiting(rejected, "192.0.2.7")
+    assert pdu == b"\3" and promise.report is None
+
+    def misnamed(port: int) -> bytes:
+        with Caller(port) as caller:
+            return caller.request([(commitment.PUSH_MODEL, (EXPLICIT,))], called="OTHER")[:1]
+
+    pdu, promise = awaiting(misnamed)
+    assert pdu == b"\3" and promise.report is None
+
+
+def test_who_may_report_of_one_transaction_may_not_of_another() -> None:
+    other = Promise("2.25.3", own_ae="DCMSYNC", hosts=frozenset(("127.0.0.1",)))
+    (_, code), promise = awaiting(report_of("2.25.1"), "192.0.2.7", (other,))
+    assert code == UNKNOWN_TRANSACTION and promise.report is None

@@ -86,6 +86,16 @@ def test_a_limit_that_drops_in_mid_run_is_followed() -> None:
     assert made.run(10) == 1, "one is the least"
 
 
+@pytest.mark.parametrize(("granted", "size"), [(4, 4), (3, 3), (1, 1)])
+def test_several_that_are_rejected_together_are_one_complaint(granted: int, size: int) -> None:
+    made = Made(lambda size: 50 * size)
+    assert made.run(0.6) == 8
+    for others in range(7, granted - 1, -1):
+        made.pace.rejected(others, made.now)
+    assert made.pace.size == size
+    assert made.run(10) == granted and max(made.sizes[-3:]) <= 8
+
+
 def test_a_place_that_is_out_of_resources_gets_half_once_for_each_time() -> None:
     made = Made(lambda size: 50 * size)
     assert made.run(3) == 16

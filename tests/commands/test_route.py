@@ -161,12 +161,16 @@ def test_what_was_taken_survives_sigkill_and_decisions_do(
     assert len(trees.files(folder / "spool" / "waiting")) == len(made)
     up = start(peers.storescp)
     rules_of_today = f"[endpoints.late]\nlocator = '{up.locator}'\n[routes.r]\ndefault = ['./elsewhere']\n"
-    with routing(folder, rules_of_today, "--verify", "none", "--inactive-timeout", "1") as running:
+    *_, late = samples.make_series(tmp_path / "late", instances=3)  # of a study whose others wait
+    with routing(folder, rules_of_today, "--verify", "none", "--inactive-timeout", "2") as running:
+        running.send(late.path)
         assert running.wait() == 0, running.said
+    made.append(late)
     received = read(trees.files(up.folder / "received"))
     assert sorted(each.SOPInstanceUID for each in received) == sorted(each.sop_uid for each in made)
     assert not (folder / "elsewhere").exists()
-    assert {event["destination"] for event in running.outcomes} == {"late"}  # ./now had it, and is not asked again
+    again = [event for event in running.outcomes if event["destination"] == "./now"]
+    assert [event["SOPInstanceUID"] for event in again] == [late.sop_uid]  # the others were there, and are not sent again
     assert not os.listdir(folder / "spool" / "waiting")
 
 

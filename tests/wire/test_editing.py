@@ -361,14 +361,15 @@ def test_depth_is_bounded() -> None:
         edit(Rules(remap=remap), octets)
 
 
-@pytest.mark.parametrize("inside", [
-    item(element(0x00081155, "UI", b"1.2.4\0"))[:4] + b"\x80\0\0\0" + element(0x00081155, "UI", b"1.2.4\0"),
-    item(element(0x00081155, "UI", b"1.2.4\0")[:-2]),
-    element(0x00081155, "UI", b"1.2.4\0"),
+@pytest.mark.parametrize("inside, words", [
+    (item(element(0x00081155, "UI", b"1.2.4\0"))[:4] + b"\x80\0\0\0" + element(0x00081155, "UI", b"1.2.4\0"), "claims"),
+    (item(element(0x00081155, "UI", b"1.2.4\0")[:-2]), "beyond what holds it"),
+    (element(0x00081155, "UI", b"1.2.4\0"), "where an item should begin"),
+    (item(element(0x00081155, "UI", b"1.2.4\0") + CLOSE_ITEM + element(NAME, "PN", b"AB")), "before its length"),
 ])  # fmt: skip
-def test_a_sequence_that_does_not_hold_together_is_no_whole_data_set(inside: bytes) -> None:
+def test_a_sequence_that_does_not_hold_together_is_no_whole_data_set(inside: bytes, words: str) -> None:
     octets = element(0x00081140, "SQ", inside) + element(NAME, "PN", b"AB")
-    with pytest.raises(Uneditable) as caught:
+    with pytest.raises(Uneditable, match=words) as caught:
         edit(Rules(remap=remap), octets)
     assert caught.value.reason == "truncated"
 

@@ -211,7 +211,8 @@ class Courier:
         try:
             await session.prepare([*kinds, *reversed(self._kinds.values())])
         except PeerError as error:
-            if self._carrying:
+            is_one_too_many = isinstance(error, Rejected) and error.transient and self._fleet.lent > 1
+            if self._carrying or is_one_too_many:  # several that try again together may all be rejected again
                 self._fleet.shrink()
                 return "never"
             self._calls += 1

@@ -70,8 +70,8 @@ class Ask(Struct, frozen=True, kw_only=True):
 class Ending(Struct, frozen=True, kw_only=True):
     """How an operation ended. `status` is the DIMSE status, `why` says it in words.
 
-    `is_warning`: it was done all the same. `truncated`: the list of answers may be cut short. `may_pass`: trying again may help. `is_last_word`: the place
-    gave all it can, so that asking in parts would bring nothing more.
+    `is_warning`: it was done all the same. `truncated`: the list of answers may be cut short. `may_pass`: trying again
+    may help. `is_last_word`: the place gave all it can, so that asking in parts would bring nothing more.
     """
 
     status: int = 0
@@ -128,8 +128,8 @@ class Arrival(Struct, frozen=True, kw_only=True):
     """What is known of an instance before its first octet of data (C-STORE-RQ, PS3.7 §9.1.1).
 
     `head` is the preamble, prefix and group 0002 of the file that it was, where there is one: they are kept. `origin`
-    is that file, where it can be linked instead of copied. `original` is the SOP Instance UID that it had at its source,
-    where it was edited on the way.
+    is that file, where it can be linked instead of copied. `original` is the SOP Instance UID that it had at its
+    source, where it was edited on the way.
     """
 
     sop_class_uid: str
@@ -308,9 +308,9 @@ class Holding(Struct, frozen=True, kw_only=True):
 
     `path` is relative to the place; names that are no UTF-8 carry surrogates (PEP 383). `state` is "whole",
     "truncated", "not dicom", "refused": a member of an archive that is not read, or that lied; or "rotten": whole once,
-    and changed since without a trace in its stamp; `reason` says more. UIDs are those of the data set, "" where it has none. `attributes` are plain values by keyword. `digest` is
-    of every octet of the file, `content` of the data set, both as 32 hexadecimal digits, or "" where nobody has
-    computed them. `read_ns`: when every octet was read last, in ns since 1970, 0 for never.
+    and changed since without a trace in its stamp; `reason` says more. UIDs are those of the data set, "" where it has
+    none. `attributes` are plain values by keyword. `digest` is of every octet of the file, `content` of the data set,
+    both as 32 hexadecimal digits, or "" where nobody has computed them. `read_ns`: when every octet was read last, in ns since 1970, 0 for never.
     """
 
     path: str

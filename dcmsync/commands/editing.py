@@ -70,7 +70,7 @@ _PATIENT_ID = 0x00100020
 
 
 def asked(arguments: Namespace) -> Editing | None:
-    """The edits that the options of a verb (options.EDITING) ask for; None for none. Raises UsageError, LocalTrouble."""
+    """The edits that options.EDITING of a verb ask for; None for none. Raises UsageError, LocalTrouble."""
     given: Mapping[str, object] = vars(arguments)
     words = list(arguments.edit or ()) if "edit" in given else []
     if given.get("edit_file"):

@@ -45,8 +45,8 @@ COMMAND = Command(
         "those that changed are read again. Instance records carry `path`, `size` and TransferSyntaxUID, and `digest` "
         "and `content` where they are known. A file that is truncated, damaged or does not say which instance it is "
         "counts as nothing: where it may match what was asked for, an outcome record names it at instance level, a "
-        "warning counts it at the others, and the exit status is 3. Files that are no DICOM at all are no trouble. Where "
-        "a file or folder cannot be read, the list is incomplete. Links are not followed.\n\n"
+        "warning counts it at the others, and the exit status is 3. Files that are no DICOM at all are no trouble. "
+        "Where a file or folder cannot be read, the list is incomplete. Links are not followed.\n\n"
         "With - as ENDPOINT, records are read from standard input and expanded to --level, each at its own source."
     ),
     options=(

@@ -1,4 +1,4 @@
-"""A folder in which instances wait to be forwarded: SPOOL/waiting, one file each, and SPOOL/failed for what was refused.
+"""A folder where instances wait to be forwarded: SPOOL/waiting, one file each, and SPOOL/failed for what was refused.
 
 Owns its layout, that one process at a time uses it, and what is known of what is in it. Refuses to forward, and to
 delete anything but what it is told to.

@@ -24,7 +24,12 @@ SERIES_KEYS = (
     "NumberOfSeriesRelatedInstances",
 )  # fmt: skip
 INSTANCE_KEYS = ("SOPInstanceUID", "SOPClassUID", "InstanceNumber")
-DEFAULT_KEYS = {Level.PATIENT: PATIENT_KEYS, Level.STUDY: STUDY_KEYS, Level.SERIES: SERIES_KEYS, Level.INSTANCE: INSTANCE_KEYS}
+DEFAULT_KEYS = {
+    Level.PATIENT: PATIENT_KEYS,
+    Level.STUDY: STUDY_KEYS,
+    Level.SERIES: SERIES_KEYS,
+    Level.INSTANCE: INSTANCE_KEYS,
+}
 
 _AT_SERIES = frozenset((
     *SERIES_KEYS, "BodyPartExamined", "ProtocolName", "Laterality", "PatientPosition", "FrameOfReferenceUID",

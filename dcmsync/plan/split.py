@@ -1,9 +1,9 @@
 """How to ask again, in parts, for a list that the peer may have cut short.
 
 Owns which counts are suspicious, and how a query is cut: studies by StudyDate, within one day by StudyTime, within
-one minute by the first character of PatientID, as patients are at once; series and instances number by number, for numbers match neither
-wildcards nor ranges (PS3.4 §C.2.2.2.4, .5; Orthanc refuses such a query). Pure: it is shown what came, and gives the
-keys of the parts.
+one minute by the first character of PatientID, as patients are at once; series and instances number by number, for
+numbers match neither wildcards nor ranges (PS3.4 §C.2.2.2.4, .5; Orthanc refuses such a query). Pure: it is shown what
+came, and gives the keys of the parts.
 """
 
 from collections import Counter

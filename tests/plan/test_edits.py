@@ -30,7 +30,9 @@ def test_of_two_edits_the_later_counts() -> None:
     assert (edits.deleted, edits.values[0x00100020].text) == (frozenset(), "1")
 
 
-@pytest.mark.parametrize("word", ["PatientName", "=x", "-", "Patient Name=x", "PatientName+=x", "remap", "PatientName--"])
+@pytest.mark.parametrize(
+    "word", ["PatientName", "=x", "-", "Patient Name=x", "PatientName+=x", "remap", "PatientName--"]
+)
 def test_a_word_that_is_no_edit_is_refused(word: str) -> None:
     with pytest.raises(UsageError, match="is no edit"):
         understood(word)

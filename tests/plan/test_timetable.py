@@ -47,12 +47,12 @@ def test_a_day_goes_before_every_day() -> None:
     "text", ["", "fast", "10X", "0", "-1M", "08:00", "08:00,", "24:00,1M", "08:60,1M", "Foo-08:00,1M", "08:00,1M x"]
 )
 def test_what_is_neither_is_named(text: str) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="write 10M"):
         read(text)
 
 
 def test_amounts_of_data() -> None:
     assert (octets("500M"), octets("1.5G"), octets("2")) == (500 << 20, 3 << 29, 2048)
     for text in ("", "much", "0", "5MB"):
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match="write 500M"):
             octets(text)

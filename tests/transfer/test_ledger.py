@@ -10,13 +10,12 @@ from dcmsync.transfer.ledger import Ledger
 
 
 def ledger(count: int = 3, **more: object) -> Ledger:
-    made = Ledger(
+    return Ledger(
         source="PACS@here:104",
         destination="folder",
         attributes={"StudyInstanceUID": "1.1", "SeriesInstanceUID": "1.1.1", "PatientID": "P", **more},
         wanted={f"1.1.1.{n}": "1.2" for n in range(1, count + 1)},
     )
-    return made
 
 
 def landed(number: int, outcome: str = "stored", **more: object) -> Landed:

@@ -154,7 +154,7 @@ def test_counts_that_do_not_agree_or_are_not_known_prove_nothing(said: int | Non
     held_now = held(*range(1, 11)) if said is not None else {}
     archive = Archive(TEN)
     Pulled(archive, work(record), held=held_now, trust="counts")
-    assert [ask.level for ask in archive.asks][0] == Level.INSTANCE
+    assert next(ask.level for ask in archive.asks) == Level.INSTANCE
 
 
 def test_a_study_whose_count_agrees_is_not_gone_into() -> None:

@@ -54,8 +54,9 @@ class Asker:
         Raises Refused when the model has no such level.
         """
         if level > Level.STUDY and not self.model.has_series:
-            raise Refused(f"{self._name}: the {self.model.words} model has nothing below studies",
-                          status=_DOES_NOT_MATCH_CLASS, advice='Ask with --level study, or set model = "patient"')  # fmt: skip
+            words = f"{self._name}: the {self.model.words} model has nothing below studies"
+            advice = 'Ask with --level study, or set model = "patient"'
+            raise Refused(words, status=_DOES_NOT_MATCH_CLASS, advice=advice)
         if level is Level.PATIENT and not self.model.has_patients:
             return PATIENT_ROOT.find
         return self.model.find
@@ -97,7 +98,8 @@ class Asker:
     def lacks_patient(self, ask: Ask) -> bool:
         """Whether a question has to name its patient first."""
         patient_id = ask.keys.get("PatientID", "")
-        return self.model.has_patients and ask.level > Level.PATIENT and (not patient_id or bool(_WILD & set(patient_id)))
+        is_open = not patient_id or bool(_WILD & set(patient_id))
+        return self.model.has_patients and ask.level > Level.PATIENT and is_open
 
     def remember(self, study_uid: str, patient_id: str) -> None:
         """Takes in whose study it is."""

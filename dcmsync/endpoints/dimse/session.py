@@ -1,4 +1,4 @@
-"""One conversation with a DIMSE node: C-FIND, C-GET, C-MOVE, C-STORE, N-ACTION as the promises of `contract.py` (PS3.4).
+"""One conversation with a DIMSE node: C-FIND, C-GET, C-MOVE, C-STORE, N-ACTION as `contract.py` promises (PS3.4).
 
 Owns which presentation contexts an association needs, and keeps one association open as long as it serves. Refuses to
 decide what to ask or whether what came is enough; judges no instance. Queries are strictly hierarchical, unless the
@@ -241,7 +241,8 @@ class Session:
     def _learn(self, ask: Ask, attributes: Attributes) -> None:
         """Remembers whose study it is, where that will be asked for."""
         patient_id = str(attributes.get("PatientID") or ask.keys.get("PatientID", ""))
-        self._asker.remember(str(attributes.get("StudyInstanceUID") or ask.keys.get("StudyInstanceUID", "")), patient_id)
+        study_uid = str(attributes.get("StudyInstanceUID") or ask.keys.get("StudyInstanceUID", ""))
+        self._asker.remember(study_uid, patient_id)
 
     async def _know_patient(self, want: Want) -> None:
         """Sees to it that the patient of what is wanted is known, where a retrieval names it. Raises Refused."""

@@ -17,16 +17,27 @@ it, and of private elements, are not in it; a sequence in which UIDs were replac
 
 import zlib
 from collections.abc import Callable, Generator, Iterable, Mapping
-from functools import lru_cache
-from struct import Struct as Layout
 from struct import error as OutOfWindow
 
 from msgspec import Struct
 
 from dcmsync.errors import Uneditable
 from dcmsync.wire.codings import DEFLATED, EXPLICIT_LITTLE, IMPLICIT, UNDEFINED, Coding, name, plain
-from dcmsync.wire.dataset import SPECIFIC_CHARACTER_SET, decode_text, described, encode_text
+from dcmsync.wire.dataset import SPECIFIC_CHARACTER_SET, decode_text
 from dcmsync.wire.elements import coding_of
+from dcmsync.wire.making import (
+    ITEM,
+    TEXT_VRS,
+    element,
+    head_of,
+    implied,
+    is_kind,
+    item,
+    mark,
+    octets_of,
+    remapped,
+    shown,
+)
 from dcmsync.wire.nesting import MAX_DEPTH, NO_GROUPS, Broken, beyond, follow_sequence, read_header
 from dcmsync.wire.source import MAX_INFLATED_OCTETS, Window
 
@@ -34,27 +45,9 @@ MAX_GATHERED_OCTETS = 16 << 20  # the longest value that is taken as a whole: te
 ORIGINAL_ATTRIBUTES = 0x04000561
 
 _MODIFIED_ATTRIBUTES = 0x04000550
-_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_ITEM_END, _SEQUENCE_END = 0xFFFEE00D, 0xFFFEE0DD
 _ITEM_START = bytes.fromhex("FEFF00E0")
-_LONG_VRS = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"})
-_TEXT_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})  # PS3.5 §6.1.2.3
-_NUMBERS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "UV": "Q", "SV": "q", "FL": "f", "FD": "d"}
 _UTF_8 = b"ISO_IR 192"
-_REGISTERED = "1.2.840.10008."
-_KINDS = frozenset({
-    "SOPClassUID", "ReferencedSOPClassUID", "ReferencedSOPClassUIDInFile", "RelatedGeneralSOPClassUID",
-    "OriginalSpecializedSOPClassUID", "ReferencedRelatedGeneralSOPClassUIDInFile", "SOPClassesInStudy",
-    "SOPClassesSupported", "PertinentSOPClassesInStudy", "PertinentSOPClassesInSeries",
-    "ReferencedTransferSyntaxUIDInFile", "StoredInstanceTransferSyntaxUID", "AvailableTransferSyntaxUID",
-    "MACCalculationTransferSyntaxUID", "EncryptedContentTransferSyntaxUID", "FlowTransferSyntaxUID",
-    "CodingSchemeUID", "ContextUID", "ContextGroupExtensionCreatorUID", "MappingResourceUID",
-    "TemplateExtensionOrganizationUID", "TemplateExtensionCreatorUID", "SegmentationTemplateUID", "PrivateRecordUID",
-    "InstanceCreatorUID", "CreatorVersionUID", "DeviceUID", "ManufacturerDeviceClassUID",
-    "RetrieveLocationUID", "RepositoryUniqueID", "HomeCommunityID",
-})  # fmt: skip
-"""UIDs that name a kind, a code, a device or a place: they mean the same everywhere, whoever registered them."""
-
-
 class Provenance(Struct, frozen=True, kw_only=True):
     """Who edits, and when, as Original Attributes Sequence says it (PS3.3 §C.12.1.1.9). `moment` is a DT."""
 
@@ -296,12 +289,12 @@ class _Machine:
         if not self._originals or provenance is None:
             return b""
         inside = b"".join(octets for _, octets in sorted(self._originals.items()))
-        return _item(coding, b"".join((
-            _element(coding, _MODIFIED_ATTRIBUTES, "SQ", _item(coding, inside)),
-            _element(coding, 0x04000562, "DT", provenance.moment.encode("ascii")),
-            _element(coding, 0x04000563, "LO", provenance.system.encode("ascii")),
-            _element(coding, 0x04000564, "LO", b""),  # Source of Previous Values
-            _element(coding, 0x04000565, "CS", b"COERCE"),
+        return item(coding, b"".join((
+            element(coding, _MODIFIED_ATTRIBUTES, "SQ", item(coding, inside)),
+            element(coding, 0x04000562, "DT", provenance.moment.encode("ascii")),
+            element(coding, 0x04000563, "LO", provenance.system.encode("ascii")),
+            element(coding, 0x04000564, "LO", b""),  # Source of Previous Values
+            element(coding, 0x04000565, "CS", b"COERCE"),
         )))  # fmt: skip
 
     # The walk
@@ -358,7 +351,7 @@ class _Machine:
         tag = plain(raw, coding)
         if tag >> 16 in NO_GROUPS:
             raise Broken(self._offset, f"{name(raw, coding)} where an element should begin")
-        vr = _implied(tag) if coding.implicit else coding.names.get(rest[0], "")
+        vr = implied(tag) if coding.implicit else coding.names.get(rest[0], "")
         if coding.implicit and vr == "SQ" and not has_fragments:
             inner = coding
         return _Header(tag, vr, start - self._at, length, inner, has_fragments)
@@ -410,7 +403,7 @@ class _Machine:
         if before > ORIGINAL_ATTRIBUTES and not self._is_recorded:
             item = self._record(coding)
             if item:
-                self._write(_element(coding, ORIGINAL_ATTRIBUTES, "SQ", item))
+                self._write(element(coding, ORIGINAL_ATTRIBUTES, "SQ", item))
 
     def _new(self, coding: Coding, tag: int, character_set: bytes, stated: str) -> bytes:
         """The element that is set. `stated`: the VR of the one that was there. Raises Uneditable."""
@@ -419,11 +412,11 @@ class _Machine:
         vr = stated if stated in alternatives else alternatives[0]
         if vr == "US" and "-" in text:
             vr = "SS"
-        octets = _octets(vr, text, _UTF_8 if self._transcodes else character_set, little=coding.little)
+        octets = octets_of(vr, text, _UTF_8 if self._transcodes else character_set, little=coding.little)
         if octets is None:
-            words = f"{_shown(tag)}: the character set of the data set cannot say the new value"
+            words = f"{shown(tag)}: the character set of the data set cannot say the new value"
             raise Uneditable(f"{words}: set SpecificCharacterSet to ISO_IR 192 with it")
-        return _element(coding, tag, vr, octets)
+        return element(coding, tag, vr, octets)
 
     # Sequences
 
@@ -448,7 +441,7 @@ class _Machine:
             self._at += header.octets
         else:
             self._drop(header.octets)
-            self._write(_head(coding, header.tag, header.vr or "SQ", UNDEFINED))
+            self._write(head_of(coding, header.tag, header.vr or "SQ", UNDEFINED))
         if header.has_fragments:
             yield from self._fragments(inner)
         else:
@@ -484,13 +477,13 @@ class _Machine:
             limit = end if length == UNDEFINED else self._offset + 8 + length
             self._leave(8)
             if self._enters:
-                self._write(_mark(coding, _ITEM, UNDEFINED))
+                self._write(mark(coding, ITEM, UNDEFINED))
             yield from self._elements(coding, limit, character_set, depth + 1, is_delimited=length == UNDEFINED)
             if self._enters:
-                self._write(_mark(coding, _ITEM_END, 0))
+                self._write(mark(coding, _ITEM_END, 0))
         if last is not None:
             self._write(last)
-            self._write(_mark(coding, _SEQUENCE_END, 0))
+            self._write(mark(coding, _SEQUENCE_END, 0))
 
     def _fragments(self, coding: Coding) -> _Steps:
         """Passes encapsulated pixel data (PS3.5 §A.4)."""
@@ -518,7 +511,7 @@ class _Machine:
             yield from self._need(size, "a value")
             self._drop(size)
             return
-        vr = header.vr if header.vr not in ("UN", "") else _implied(header.tag)
+        vr = header.vr if header.vr not in ("UN", "") else implied(header.tag)
         if vr in ("UN", "SQ"):
             if (yield from self._has_items(header)):
                 entered = _Header(header.tag, header.vr, header.octets, header.length, IMPLICIT, has_fragments=False)
@@ -527,7 +520,7 @@ class _Machine:
                 yield from self._pass(size)
             return
         octets: bytes | None = None
-        if vr == "UI" or vr in _TEXT_VRS or header.tag == SPECIFIC_CHARACTER_SET:
+        if vr == "UI" or vr in TEXT_VRS or header.tag == SPECIFIC_CHARACTER_SET:
             old = yield from self._look(header)
             octets = self._changed(header.tag, vr, old, character_set)
         if octets is None:
@@ -541,7 +534,7 @@ class _Machine:
         if not depth:
             self._keep(header.tag, self._end_tape())
         padded = octets + b"\0" * (vr == "UI" and len(octets) & 1)  # also where the encoding calls it UN
-        self._write(_element(coding, header.tag, header.vr or vr, padded))
+        self._write(element(coding, header.tag, header.vr or vr, padded))
 
     def _has_items(self, header: _Header) -> Generator[None, None, bool]:
         """Whether a value without a VR is a run of items to its last octet, in implicit VR little endian."""
@@ -562,79 +555,10 @@ class _Machine:
         if tag == SPECIFIC_CHARACTER_SET:
             return _UTF_8 if self._transcodes and old.strip(b"\0 ") != _UTF_8 else None
         if vr == "UI":
-            return None if self._rules.remap is None or _is_kind(tag) else _remapped(old, self._rules.remap)
+            return None if self._rules.remap is None or is_kind(tag) else remapped(old, self._rules.remap)
         if not self._transcodes or (old.isascii() and b"\x1b" not in old):
             return None
         text = decode_text(vr, old, character_set)
         if "\ufffd" in text:
-            raise Uneditable(f"{_shown(tag)}: text that is not in the character set of the data set")
+            raise Uneditable(f"{shown(tag)}: text that is not in the character set of the data set")
         return text.encode()
-
-
-def _remapped(old: bytes, remap: Callable[[str], str]) -> bytes | None:
-    """A value of UIDs with each replaced; None where none is."""
-    uids = [uid.strip("\0 ") for uid in old.decode("latin-1").split("\\")]
-    new = [uid if not uid or uid.startswith(_REGISTERED) else remap(uid) for uid in uids]
-    return None if new == uids else "\\".join(new).encode("ascii")
-
-
-@lru_cache(maxsize=1024)
-def _is_kind(tag: int) -> bool:
-    return described(tag)[1] in _KINDS
-
-
-@lru_cache(maxsize=4096)
-def _implied(tag: int) -> str:
-    """The VR that implicit VR leaves to PS3.6; UN for what is not in there."""
-    return "UN" if tag >> 16 & 1 else described(tag)[0].rpartition(" ")[2] or "UN"
-
-
-def _octets(vr: str, text: str, character_set: bytes, *, little: bool) -> bytes | None:
-    """The octets of a new value; None where the character set cannot say it."""
-    parts = [part.strip() for part in text.split("\\")] if text else []
-    order = "<" if little else ">"
-    if vr in _NUMBERS:
-        numbers = [float(part) if vr[0] == "F" else int(part) for part in parts]
-        return Layout(f"{order}{len(numbers)}{_NUMBERS[vr]}").pack(*numbers)
-    if vr == "AT":
-        halves = [int(part[at : at + 4], 16) for part in parts for at in (0, 4)]
-        return Layout(f"{order}{len(halves)}H").pack(*halves)
-    return encode_text(vr, text, character_set)
-
-
-def _shown(tag: int) -> str:
-    return f"({tag >> 16:04X},{tag & 0xFFFF:04X})"
-
-
-# Writing
-
-
-@lru_cache(maxsize=64)
-def _layouts(*, little: bool) -> tuple[Layout, Layout, Layout]:
-    order = "<" if little else ">"
-    return Layout(order + "HHI"), Layout(order + "HH2sH"), Layout(order + "HH2s2xI")
-
-
-def _head(coding: Coding, tag: int, vr: str, length: int) -> bytes:
-    implicit, short, long = _layouts(little=coding.little)
-    group, number = tag >> 16, tag & 0xFFFF
-    if coding.implicit:
-        return implicit.pack(group, number, length)
-    if vr in _LONG_VRS:
-        return long.pack(group, number, vr.encode(), length)
-    if length > 0xFFFE:
-        raise Uneditable(f"{_shown(tag)}: the new value is too long for its value representation")
-    return short.pack(group, number, vr.encode(), length)
-
-
-def _element(coding: Coding, tag: int, vr: str, octets: bytes) -> bytes:
-    padded = octets + (b"\0" if vr == "UI" else b" ") * (len(octets) & 1)
-    return _head(coding, tag, vr, len(padded)) + padded
-
-
-def _mark(coding: Coding, tag: int, length: int) -> bytes:
-    return _layouts(little=coding.little)[0].pack(tag >> 16, tag & 0xFFFF, length)
-
-
-def _item(coding: Coding, inside: bytes) -> bytes:
-    return _mark(coding, _ITEM, len(inside)) + inside

@@ -201,6 +201,7 @@ class Parcel(Struct, frozen=True, kw_only=True):
     It is in `memory`, or stands at `offset` of an open file, which is the carrier's to close. With a `stamp` that file
     is one of the user's, and must not have changed when the last octet goes out. `check`, called once, in any thread,
     before anything is sent, gives the verdict that holds if the place takes it, or another when it is not to be sent.
+    `is_second`: one of the same UID has gone before, and this one's verdict comes after that one's.
     """
 
     arrival: Arrival
@@ -210,6 +211,7 @@ class Parcel(Struct, frozen=True, kw_only=True):
     offset: int = 0
     stamp: Stamp | None = None
     check: "Callable[[], Landed] | None" = None
+    is_second: bool = False
 
 
 class Stores(Protocol):

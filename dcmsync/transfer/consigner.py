@@ -180,8 +180,9 @@ class _Consigned:
             if held or settings.hashes:
                 check = partial(_hashed, settings, arrival, partial(_read_from, descriptor, offset), size, held)
         return Parcel(
-            arrival=arrival, size=size, descriptor=descriptor, offset=offset, stamp=origin.stamp, check=check
-        )
+            arrival=arrival, size=size, descriptor=descriptor, offset=offset, stamp=origin.stamp, check=check,
+            is_second=self._expected.is_second,
+        )  # fmt: skip
 
     def _gathered(self) -> Parcel:
         """What came, in memory or in a file of ours, under a descriptor that stays. Raises OSError."""
@@ -196,7 +197,7 @@ class _Consigned:
         digest = self._hash.hexdigest() if self._hash is not None else ""
         return Parcel(
             arrival=arrival, size=self._size, memory=memory, descriptor=descriptor,
-            check=partial(self._judge, read_at, digest),
+            check=partial(self._judge, read_at, digest), is_second=self._expected.is_second,
         )  # fmt: skip
 
     def _judge(self, read_at: ReadAt, digest: str) -> Landed:

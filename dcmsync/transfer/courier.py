@@ -76,6 +76,8 @@ class Courier:
         self._poison: deque[Parcel] = deque()
         self._idle: list[anyio.Event] = []
         self._senders: set[anyio.CancelScope] = set()
+        self._flying: set[str] = set()  # the UIDs of what is in flight
+        self._seconds: dict[str, Parcel] = {}  # what waits for the first of its UID
         self._kinds: dict[tuple[str, str], Arrival] = {}  # what has come, the latest last
         self._in_flight_octets = 0
         self._in_flight_parcels = 0
@@ -98,6 +100,11 @@ class Courier:
             self._kinds[kind] = parcel.arrival
             if len(self._kinds) > _KINDS:
                 del self._kinds[next(iter(self._kinds))]
+        uid = parcel.arrival.sop_instance_uid
+        if parcel.is_second and uid in self._flying:
+            self._seconds[uid] = parcel
+            return
+        self._flying.add(uid)
         if self._trouble is not None:
             self._fail(parcel, self._trouble)
             return
@@ -357,7 +364,20 @@ class Courier:
             less.set()
         if self._tries_of or self._breaks_of:
             del self._tries_of[parcel.arrival.sop_instance_uid], self._breaks_of[parcel.arrival.sop_instance_uid]
+        self._flying.discard(parcel.arrival.sop_instance_uid)
         self._landed(verdict)
+        second = self._seconds.pop(parcel.arrival.sop_instance_uid, None) if self._seconds else None
+        if second is not None:
+            self._follow(second, verdict)
+
+    def _follow(self, second: Parcel, first: Landed) -> None:
+        """The first of a UID has its verdict: the second is looked at, or shares its fate."""
+        if first.outcome in ("stored", "present"):
+            self._in_flight_parcels -= 1
+            self._in_flight_octets -= 0 if second.stamp is not None else second.size
+            self.take(second)
+        else:
+            self._done(second, replace(first, arrival=second.arrival))
 
     # The place
 

@@ -201,7 +201,8 @@ class Receiving(Generic[JobT]):
         is_new = uid not in self.target.awaited and self.ledger.lacks(uid)
         if not is_new and self._came[uid] != 1:  # a second one is looked at: it may be another; a third is not
             return _NOT_ASKED_FOR
-        sink = self._takes.receive(arrival, self._expected if is_new else self._second)
+        is_second = uid in self.target.awaited or self.ledger.is_fine(uid)
+        sink = self._takes.receive(arrival, self._second if is_second else self._expected)
         if isinstance(sink, int):
             self.ledger.refused(uid, "its UIDs are longer than the standard allows")
             return sink

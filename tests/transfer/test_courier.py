@@ -284,6 +284,32 @@ def test_what_is_checked_is_sent_only_if_it_is_fine(size: int) -> None:
         assert (sent.verdicts["1.1.1.2"].outcome, sent.verdicts["1.1.1.2"].content) == (outcome, "abc")
 
 
+@pytest.mark.parametrize("jobs", [1, 4])
+def test_the_second_of_a_uid_is_looked_at_after_the_first_has_arrived(jobs: int) -> None:
+    def check() -> Landed:
+        assert depot.stored
+        return Landed(arrival=parcel(1).arrival, outcome="present")
+
+    depot, verdicts = Depot(), []
+    sent = Sent.__new__(Sent)
+    sent.depot, sent.verdicts, sent.most_in_flight = depot, {}, 0
+    sent._given = [parcel(1), parcel(1, check=check, is_second=True), *(parcel(n) for n in range(2, 9))]
+    sent._landed = verdicts.append  # type: ignore[method-assign]  # two verdicts of one UID are what is wanted
+    anyio.run(sent._run, jobs, Settings())
+    assert [v.outcome for v in verdicts if v.arrival.sop_instance_uid == "1.1.1.1"] == ["stored", "present"]
+    assert len(verdicts) == 9
+
+
+def test_the_second_of_a_uid_that_was_refused_is_refused_too() -> None:
+    sent = Sent.__new__(Sent)
+    verdicts: list[Landed] = []
+    sent.depot, sent.verdicts, sent.most_in_flight = Depot(answer=lambda uid, nth: NEVER), {}, 0
+    sent._given = [parcel(1), parcel(1, check=lambda: pytest.fail("it is not looked at"), is_second=True)]
+    sent._landed = verdicts.append  # type: ignore[method-assign]  # as above
+    anyio.run(sent._run, 1, Settings())
+    assert [verdict.outcome for verdict in verdicts] == ["failed", "failed"]
+
+
 def test_so_much_is_in_flight_and_no_more() -> None:
     assert Sent(Depot(), many(500), parcels=20).never_lies().most_in_flight <= 22
     assert Sent(Depot(), many(100, size=1000), octets=5000).never_lies().most_in_flight <= 7

@@ -331,6 +331,13 @@ def test_uids_are_replaced_at_every_depth_and_kinds_are_not() -> None:
     assert not data_set.is_implicit_VR
 
 
+def test_what_is_no_uid_does_no_harm() -> None:
+    octets = element(0x00081155, "UI", b"1.2.840.10008.\xff\\1.2") + element(0x0020000D, "UI", b"\xe4\xb6 x")
+    out = edit(Rules(remap=remap), octets)
+    assert b"1.2.840.10008.\xff\\" + remap("1.2").encode() in out
+    assert remap("\xe4\xb6 x").encode() in out
+
+
 def test_uids_are_found_in_sequences_without_a_vr() -> None:
     inner = implicit(0x00081155, b"1.2.4\0") + implicit(0x00081140, item(implicit(0x00081155, b"1.2.5\0")))
     for octets, syntax in (

@@ -312,8 +312,8 @@ class Holding(Struct, frozen=True, kw_only=True):
     "truncated", "not dicom", "refused": a member of an archive that is not read, or that lied; or "rotten": whole once,
     and changed since without a trace in its stamp; `reason` says more. UIDs are those of the data set, "" where it has
     none. `attributes` are plain values by keyword. `digest` is of every octet of the file, `content` of the data set,
-    both as 32 hexadecimal digits, or "" where nobody has computed them. `read_ns`: when every octet was read last, in ns
-    since 1970, 0 for never.
+    both as 32 hexadecimal digits, or "" where nobody has computed them. `read_ns`: when every octet was read last, in
+    ns since 1970, 0 for never.
     """
 
     path: str

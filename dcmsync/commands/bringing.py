@@ -22,7 +22,7 @@ from dcmsync.commands.pacing import Bounds
 from dcmsync.commands.places import Places
 from dcmsync.commands.printer import Printer
 from dcmsync.contract import Origin, Source
-from dcmsync.errors import ExitStatus, UsageError
+from dcmsync.errors import ExitStatus, LocalTrouble, UsageError
 from dcmsync.locator import Archive, Folder, Node
 from dcmsync.plan.levels import Query
 from dcmsync.plan.window import Judge
@@ -141,7 +141,7 @@ class Bringing:
     def end(self, status: ExitStatus, *, input_trouble: str = "", truncated: str = "") -> ExitStatus:
         """Writes the end record. `input_trouble`: what was wrong with the input, and `truncated` with a list."""
         assert self.pull is not None
-        reason = "local" if self.pull.troubles else ""
+        reason = "local" if any(isinstance(each, LocalTrouble) for each in self.pull.troubles.values()) else ""
         if self.pull.input_error is not None or input_trouble:
             reason = reason or "input"
             status = max(status, ExitStatus.INCOMPLETE)

@@ -39,10 +39,21 @@ class Contents:
         with closing(_Hashing(self._content_of, instances)) as receiver:
             for at in range(0, len(uids), AT_ONCE):
                 lot = {uid: instances[uid] for uid in uids[at : at + AT_ONCE]}
-                want = Want(study_uid=study_uid, series_uid=series_uid, instances=lot, whole=False)
-                ending = await session.fetch(want, receiver)
-                await receiver.room()
+                ending = await self._ask(session, study_uid, series_uid, lot, receiver)
+                if not lot.keys() & receiver.digests.keys() and len(lot) > 1:  # some nodes take no lists of UIDs
+                    for uid in lot:
+                        ending = await self._ask(session, study_uid, series_uid, {uid: lot[uid]}, receiver)
+                        if uid not in receiver.digests:
+                            break
             return Found(receiver.digests, ending.why)
+
+    async def _ask(
+        self, session: Session, study_uid: str, series_uid: str, lot: Mapping[str, str], receiver: "_Hashing"
+    ) -> Ending:
+        want = Want(study_uid=study_uid, series_uid=series_uid, instances=lot, whole=False)
+        ending = await session.fetch(want, receiver)
+        await receiver.room()
+        return ending
 
 
 class Found:

@@ -76,7 +76,7 @@ def test_what_holds_is_shown_as_a_document_that_says_the_same(workdir: Workdir, 
     assert shown["selectors"] == given["selectors"]
     assert shown["routes"]["night"].items() >= given["routes"]["night"].items()
     assert shown["local"].items() >= given["local"].items()
-    assert shown["endpoints"]["pacs"].items() >= {"calling": "ME", "timeout": 30, "jobs": 4}.items()
+    assert shown["endpoints"]["pacs"].items() >= {"calling": "ME", "timeout": 30, "jobs": 16}.items()
     assert shown["endpoints"]["pacs"]["quirks"] == ["no-counts", "no-cget"]
 
 
@@ -98,7 +98,7 @@ def test_where_each_setting_is_from(workdir: Workdir, file: Path) -> None:
 def test_the_origin_is_a_comment_of_the_document(workdir: Workdir, file: Path) -> None:
     done = workdir.run("config", "show", "--show-origin")
     assert f'ae_title = "ME"  # {file}:2'.encode() in done.lines
-    assert b"jobs = 4  # default" in done.lines
+    assert b"jobs = 16  # default" in done.lines
     tomllib.loads(done.stdout.decode())
 
 

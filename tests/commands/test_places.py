@@ -60,7 +60,7 @@ def test_the_command_line_wins(tmp_path: Path) -> None:
 
 def test_each_place_has_its_own_number_of_jobs(tmp_path: Path) -> None:
     made = places(tmp_path)
-    assert (made.jobs("pacs"), made.jobs("X@127.0.0.1:105"), made.most_jobs) == (7, DEFAULT_JOBS, 7)
+    assert (made.jobs("pacs"), made.jobs("X@127.0.0.1:105"), made.most_jobs) == (7, DEFAULT_JOBS, DEFAULT_JOBS)
 
 
 def test_of_few_associations_one_is_left_for_queries(tmp_path: Path) -> None:

@@ -384,7 +384,7 @@ def test_a_bad_line_ends_the_input_after_what_came_before_it(
 
 @pytest.mark.parametrize("more", [
     {"source": None}, {"source": ""}, {"StudyInstanceUID": ""}, {"StudyInstanceUID": None}, {"SeriesInstanceUID": None},
-    {"source": "nowhere"}, {"source": "https://pacs/"}, {"source": "./folder"},
+    {"source": "nowhere"}, {"source": "https://pacs/"},
 ])  # fmt: skip
 def test_a_record_that_names_nothing_to_fetch_is_a_bad_line(
     more: dict[str, object], workdir: Workdir, archive: peers.Peer, made: list[samples.Sample]
@@ -396,6 +396,17 @@ def test_a_record_that_names_nothing_to_fetch_is_a_bad_line(
     assert "line 2" in done.stderr
     check_whole(workdir.path / "a", made[:5])
     assert done.records[-1]["complete"] is False
+
+
+def test_a_source_folder_that_is_not_there_is_local_trouble(
+    workdir: Workdir, archive: peers.Peer, made: list[samples.Sample]
+) -> None:
+    first, second, *_ = series_of(archive.locator, made)
+    done = workdir.run("pull", "./a", stdin=[first, {**second, "source": "./folder"}])
+    assert (done.status, done.records[-1]["complete"]) == (7, True), done
+    (failed,) = [each for each in done.of_type("outcome") if each["outcome"] == "failed"]
+    assert "./folder is no folder that is there" in failed["message"]
+    check_whole(workdir.path / "a", made[:5])
 
 
 def test_an_input_that_says_it_is_incomplete(workdir: Workdir, archive: peers.Peer, made: list[samples.Sample]) -> None:
@@ -433,8 +444,8 @@ def test_no_records_are_no_work(workdir: Workdir) -> None:
 
 @pytest.mark.parametrize("words, said_of_it", [
     (("./a",), "reads records from standard input"),
-    ((), "DIR"),
-    (("PACS@host:104",), "name a folder"),
+    ((), "DEST"),
+    (("PACS@host:104",), "Name a folder"),
     (("archive",), "is no place"),
     (("./a", "--layout", "../{SOPInstanceUID}"), "layout"),
     (("./a", "--layout", "{sopinstanceuid}"), "layout"),

@@ -41,9 +41,12 @@ class Local(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     bind: Annotated[str, Meta(
         description="the address to listen on for what C-MOVE brings; all of this machine where it is not set",
         examples=["192.0.2.7"])] = ""  # fmt: skip
+    tls: Annotated[bool, Meta(
+        description="whether nodes must speak TLS, and nothing else, where they send to us: what C-MOVE brings, and "
+        "reports of storage commitment", examples=[True])] = False  # fmt: skip
     certificate: Annotated[str, Meta(
-        description="the certificate of a port of ours that speaks TLS (serve --tls), with those that lead to its "
-        "authority, a PEM file", examples=["/etc/ssl/archive.crt"])] | None = None  # fmt: skip
+        description="the certificate of a port of ours that speaks TLS (tls above, serve --tls, route --tls), with "
+        "those that lead to its authority, a PEM file", examples=["/etc/ssl/archive.crt"])] | None = None  # fmt: skip
     key: Annotated[str, Meta(
         description="the key of that certificate, a PEM file; where it is not set, it stands in the same file",
         examples=["/etc/ssl/private/archive.key"])] | None = None

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dcmsync.net.mailbox import Mailbox
     from dcmsync.net.patience import Watch
     from dcmsync.net.throttle import Throttle
+    from dcmsync.net.tls import Secure
     from dcmsync.plan.expression import Selectors
 
 T = TypeVar("T")
@@ -75,9 +76,34 @@ class Places:
             timeouts = [each.timeout or DEFAULT_TIMEOUT_S for each in self._config.endpoints.values()]
             timeout_s = self._given.get("timeout") or max(timeouts, default=DEFAULT_TIMEOUT_S)
             limits = Limits(timeout_s=timeout_s, throttle=self._throttle)
-            self._mailbox = Mailbox(local.bind, self._given.get("port") or local.port, limits=limits, watch=self._watch)
+            self._mailbox = Mailbox(
+                local.bind, self._given.get("port") or local.port, limits=limits, watch=self._watch,
+                secure=self._mailbox_security(),
+            )  # fmt: skip
             self._receiving.start_soon(self._mailbox.run)
         return self._mailbox
+
+    def _mailbox_security(self) -> "Secure | None":
+        """How the mailbox is secured; None in plain. Raises UsageError, LocalTrouble."""
+        local = self._config.local
+        if not local.tls:
+            return None
+        from dcmsync.commands.credentials import listening
+        from dcmsync.net import tls
+
+        return tls.server(listening(local, certificate=None, key=None, ca=None, warn=self._warn_once))
+
+    def _mailbox_for(self, word: str, place: locator.Locator) -> "Callable[[], Mailbox]":
+        """What opens the mailbox for what a place sends to us; says so where that goes in plain, and the rest not."""
+
+        def opened() -> "Mailbox":
+            mailbox = self._open_mailbox()
+            if isinstance(place, locator.Node) and place.tls and not mailbox.is_secured:
+                self._warn_once(f"{word}: what it sends to us goes over the network in plain text; tls of [local] in "
+                                "the configuration would hide it")  # fmt: skip
+            return mailbox
+
+        return opened
 
     def parse(self, word: str) -> locator.Locator:
         """What the word names. Raises UsageError."""
@@ -105,7 +131,7 @@ class Places:
             skipped=self.skipped,
             warn=self._streams.warn,
             via=self._given.get("via") or (set_up and set_up.via) or None,
-            mailbox=self._open_mailbox,
+            mailbox=self._mailbox_for(word, place),
             senders=set_up.senders if set_up else (),
             quirks=self.quirks(word),
             access=access(place, set_up, name=word, environ=environ, warn=self._warn_once),

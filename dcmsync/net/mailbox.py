@@ -4,7 +4,8 @@ Owns the listening, and the match of each arriving instance with the C-MOVE that
 from, the title it calls us by, its SOP Instance UID and, where two wait for the same one, the Move Originator's Message
 ID (PS3.7 §9.1.1.1); and of each report with who awaits it, by address, title and Transaction UID (PS3.4 §J.3.3), which
 nobody can guess. Refuses everything else, and counts it: with C-MOVE, anyone who can reach the port can send
-anything. Refuses to know what becomes of instances; a claim's receiver does.
+anything. Where it is secured nobody is heard in plain. Refuses to know what becomes of instances; a claim's receiver
+does.
 
 Theory of operation: a C-MOVE lays claim to its instances before it is said, and lets go of them when it is over; while
 there is no claim, nobody is admitted. Payload that arrives for a claim is progress of the association that said the
@@ -24,13 +25,14 @@ import anyio
 from msgspec import Struct
 
 from dcmsync.contract import Arrival, Receiver, Sink
-from dcmsync.errors import DcmsyncError, PeerError, RemoteProtocolError
+from dcmsync.errors import DcmsyncError, Insecure, PeerError, RemoteProtocolError
 from dcmsync.net.arrivals import Arrivals
 from dcmsync.net.channel import Begun, Limits
 from dcmsync.net.listener import Listener, Visit
 from dcmsync.net.listener import Settings as ListenerSettings
 from dcmsync.net.patience import Guard, Watch
 from dcmsync.net.reports import Reports
+from dcmsync.net.tls import Secure
 from dcmsync.wire.dimse import command as commands
 from dcmsync.wire.dimse import operations, status
 from dcmsync.wire.dimse.commitment import PUSH_MODEL, Report
@@ -191,12 +193,17 @@ class Promise:
 
 
 class Mailbox:
-    """The listener of a run. `refused` counts instances that nobody had asked for, `strangers` calls by address."""
+    """The listener of a run. `refused` counts instances that nobody had asked for, `strangers` calls by address, and
+    `misfits` those of peers that do not speak as the port does, by address and fault.
+    """
 
-    def __init__(self, host: str, port: int, *, limits: Limits, watch: Watch) -> None:
-        """Binds; `host` is "" for all addresses of this machine. Raises LocalTrouble."""
+    def __init__(self, host: str, port: int, *, limits: Limits, watch: Watch, secure: Secure | None = None) -> None:
+        """Binds; `host` is "" for all addresses of this machine. With `secure` all must speak TLS. Raises LocalTrouble.
+        """
         self.refused = 0
         self.strangers: Counter[str] = Counter()
+        self.misfits: Counter[str] = Counter()
+        self.is_secured = secure is not None
         self._claims: list[Claim] = []
         self._promises: dict[str, Promise] = {}
         self._last_id = 0
@@ -208,7 +215,9 @@ class Mailbox:
                 decide=self._decide,
                 admits=self._admits,
                 serve=self._serve,
+                turned_away=self._turned_away,
                 max_associations=_MAX_ASSOCIATIONS,
+                secure=secure,
             ),
             limits,
             watch,
@@ -284,6 +293,11 @@ class Mailbox:
             roles=roles,
             max_pdu_octets=self._max_pdu_octets,
         )
+
+    def _turned_away(self, name: str, why: Exception) -> None:
+        """Remembers who came in plain to a port with TLS, or the other way round, or with the wrong certificate."""
+        if isinstance(why, Insecure | RemoteProtocolError):
+            self.misfits[f"{plain_address(name.rpartition(':')[0])}: {why.message.removeprefix(name + ': ')}"] += 1
 
     async def _serve(self, visit: Visit) -> None:
         await _Delivery(visit, self._claim_for, self._count_refused, self.heard).run()

@@ -1,7 +1,9 @@
 """Who may put what into our mailbox. How C-MOVE uses it is in tests/endpoints/test_moving.py."""
 
 import socket
+import subprocess
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -12,7 +14,10 @@ from dcmsync.errors import LocalTrouble
 from dcmsync.net.channel import Limits
 from dcmsync.net.mailbox import UNKNOWN_TRANSACTION, Claim, Expectation, Mailbox, Promise, plain_address
 from dcmsync.net.patience import Guard, Watch
+from dcmsync.net.tls import Secure, Terms, server
 from dcmsync.wire.dimse import commitment, operations
+from tests import peers, samples
+from tests.certs import Authority
 from tests.fakes.taker import Taker
 from tests.nodes import Caller
 
@@ -25,7 +30,11 @@ def expectation(*uids: str, number: int = 1, destination: str = "DCMSYNC", host:
 
 
 def during(
-    expected: list[Expectation], caller: Callable[[int], Any], takers: list[Taker] | None = None, host: str = ""
+    expected: list[Expectation],
+    caller: Callable[[int], Any],
+    takers: list[Taker] | None = None,
+    host: str = "",
+    secure: Secure | None = None,
 ) -> tuple[Any, list[Claim], Mailbox]:
     """What a caller gets while these are expected, and what came of the claims."""
     claims: list[Claim] = []
@@ -33,7 +42,7 @@ def during(
     async def main() -> Any:
         with Watch() as watch:
             pair = socket.socketpair()
-            mailbox = Mailbox(host, 0, limits=Limits(timeout_s=5), watch=watch)
+            mailbox = Mailbox(host, 0, limits=Limits(timeout_s=5), watch=watch, secure=secure)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(mailbox.run)
                 opened = []
@@ -231,3 +240,30 @@ def test_who_may_report_of_one_transaction_may_not_of_another() -> None:
     other = Promise("2.25.3", own_ae="DCMSYNC", hosts=frozenset(("127.0.0.1",)))
     (_, code), promise = awaiting(report_of("2.25.1"), "192.0.2.7", (other,))
     assert code == UNKNOWN_TRANSACTION and promise.report is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("speaks", "wants"), [(True, True), (True, False), (False, True), (False, False)])
+def test_with_tls_nobody_is_heard_in_plain_and_without_it_nobody_with(
+    tmp_path: Path, *, speaks: bool, wants: bool
+) -> None:
+    authority = Authority(tmp_path / "authority")
+    own = authority.issue("localhost", "127.0.0.1")
+    sample = samples.make_series(tmp_path / "made", instances=1, seed=5)[0]
+    terms = Terms(certificate=str(own.certificate), key=str(own.key), ca=str(authority.path))
+    options = ["+tls", str(own.key), str(own.certificate), "+cf", str(authority.path)] if speaks else []
+
+    def storescu(port: int) -> "subprocess.CompletedProcess[str]":
+        return peers.dcmtk("storescu", *options, "-to", "5", "-ta", "5", "-aec", "DCMSYNC", "localhost", str(port),
+                           sample.path, check=False)  # fmt: skip
+
+    taker = Taker({sample.sop_uid: CT})
+    expected = [expectation(sample.sop_uid)]
+    done, _, mailbox = during(expected, storescu, [taker], "127.0.0.1", server(terms) if wants else None)
+    assert mailbox.is_secured is wants
+    if speaks is wants:
+        assert done.returncode == 0 and taker.arrived == [sample.sop_uid] and not mailbox.misfits, done
+    else:
+        assert done.returncode != 0 and not taker.asked
+        words = "speaks plain DICOM on this port, not TLS" if wants else "speaks TLS where plain DICOM was expected"
+        assert [words in each and each.startswith("127.0.0.1: ") for each in mailbox.misfits] == [True]

@@ -234,16 +234,19 @@ class Mover:
 
     def registration(self, own_host: str, mailbox: Mailbox) -> Callable[[], str]:
         """Makes the words about what has to be known at the peer, and who called meanwhile instead of it."""
-        before = mailbox.strangers.copy()
+        before, misfits = mailbox.strangers.copy(), mailbox.misfits.copy()
+        manner = " with TLS" if mailbox.is_secured else ""
 
         def advice() -> str:
             words = (
                 f"Ask its administrator to register AE title {self._peer.calling_ae}, host {own_host}, port "
-                f"{mailbox.port}, and see that the peer can connect to it"
+                f"{mailbox.port}{manner}, and see that the peer can connect to it"
             )
             called = ", ".join(sorted(mailbox.strangers - before))
             if called:
                 words += f". Turned away meanwhile: {called}; if it sends from there, set senders of this endpoint"
+            for misfit in sorted(mailbox.misfits - misfits):
+                words += f". Turned away meanwhile: {misfit} (tls of [local] says how our port speaks)"
             return words
 
         return advice

@@ -10,7 +10,7 @@ from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 from msgspec import Struct
 
-from dcmsync.errors import DcmsyncError
+from dcmsync.errors import DcmsyncError, LocalTrouble
 
 Attributes = Mapping[str, object]
 """Keyword (PS3.6) -> plain value: str, int, float, list of these. What a record carries besides our own keys."""
@@ -231,6 +231,29 @@ class Stores(Protocol):
 
         Raises Refused when the place does not take such instances, PeerError, LocalTrouble when the file cannot be
         read or has changed.
+        """
+
+
+class Together(Struct, frozen=True, kw_only=True):
+    """The most that one delivery may hold; an instance that has more octets by itself goes alone."""
+
+    parcels: int
+    octets: int
+
+
+@runtime_checkable
+class StoresTogether(Stores, Protocol):
+    """A place that takes several instances in one delivery."""
+
+    @property
+    def together(self) -> Together:
+        """The most to hand over at once; it may become less."""
+
+    async def store_together(self, parcels: Sequence[Parcel]) -> Sequence[Ending | LocalTrouble]:
+        """Delivers several: of each, in order, the place's word on it, or why its file could not be sent.
+
+        One that cannot be sent, or that the place does not take, spoils no other. Raises Rejected when the place takes
+        nothing, PeerError when nobody knows what has arrived.
         """
 
 

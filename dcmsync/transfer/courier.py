@@ -11,6 +11,9 @@ is poison: it is tried last, when nothing else waits, on an association of its o
 association after association breaks, or the place is out of resources however long the pause, or cannot be reached,
 it is given up: all that waits fails, and so does all that comes.
 
+A place that takes several parcels in one delivery (contract.StoresTogether) gets what waits, as much as fits. Each has
+an answer of its own; when a delivery breaks, its parcels are tried again alone, before any of them is called poison.
+
 `room` keeps sources waiting while more is in flight than allowed: octets in memory or in files of ours, and open files.
 One thread of control: no locks.
 """
@@ -19,7 +22,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from random import random
 from typing import Literal
 
@@ -29,7 +33,7 @@ import anyio.to_thread
 from msgspec import Struct
 from msgspec.structs import replace
 
-from dcmsync.contract import Arrival, Ending, Holds, Landed, Parcel
+from dcmsync.contract import Arrival, Ending, Holds, Landed, Parcel, Stores, StoresTogether, Together
 from dcmsync.errors import (
     DcmsyncError,
     LocalTrouble,
@@ -186,11 +190,14 @@ class Courier:
     async def _send_over(self, session: Holds) -> bool:
         """Sends while there is something to send, and nobody else needs the session. False to send no more."""
         is_carrying = False
+        deliver = partial(self._deliver, session)
+        if isinstance(session, StoresTogether):
+            deliver = partial(self._deliver_together, session)
         try:
             while (self._waiting or self._poison) and not self._fleet.is_wanted:
                 if self._waiting and is_carrying and session.is_ready_for(self._waiting[0].arrival):
                     self._overtaken = 0
-                    await self._deliver(session, self._waiting.popleft())  # hot: the way of nearly all
+                    await deliver(self._waiting.popleft())  # hot: the way of nearly all
                     continue
                 if self._calm_at:
                     await self._be_calm()
@@ -199,7 +206,7 @@ class Courier:
                 if index is not None:
                     self._carrying += not is_carrying
                     is_carrying = True
-                    await self._deliver(session, self._overtaking(index))
+                    await deliver(self._overtaking(index))
                     continue
                 self._carrying -= is_carrying
                 is_carrying = False
@@ -277,7 +284,7 @@ class Courier:
 
     # One parcel
 
-    async def _deliver(self, session: Holds, parcel: Parcel) -> None:
+    async def _deliver(self, session: Stores, parcel: Parcel) -> None:
         """Sends one parcel; it has its verdict afterwards, or waits again."""
         is_settled = False
         try:
@@ -306,8 +313,82 @@ class Courier:
             if not is_settled:  # whoever waits for a verdict must get one, or the run would never end
                 self._done(parcel, _lost(parcel.arrival))
 
-    def _judged(self, parcel: Parcel, verdict: Landed, ending: Ending) -> tuple[bool, Landed]:
-        """What an answer of the place makes of a parcel; true when it is to be tried again."""
+    # Several parcels
+
+    async def _deliver_together(self, session: StoresTogether, first: Parcel) -> None:
+        """Sends a parcel with those that wait behind it; each has its verdict afterwards, or waits again."""
+        if first.arrival.sop_instance_uid in self._breaks_of:  # in company, it broke a delivery
+            await self._deliver(session, first)
+            return
+        unsettled = self._fitting(first, session.together)
+        try:
+            looked = list(zip(unsettled, await _looked_at(unsettled), strict=True))
+            going = [(parcel, verdict) for parcel, verdict in looked if verdict.outcome == "stored"]
+            unsettled = [parcel for parcel, _ in going]
+            for parcel, verdict in looked:
+                if verdict.outcome != "stored":
+                    self._done(parcel, verdict)
+            answers = await session.store_together(unsettled) if unsettled else ()
+            unsettled = []
+            self._settle(going, answers)
+        except PeerError as error:
+            broken, unsettled = unsettled, []
+            self._broke_together(broken, error)
+        finally:
+            for parcel in unsettled:  # as above
+                self._done(parcel, _lost(parcel.arrival))
+
+    def _fitting(self, first: Parcel, most: Together) -> list[Parcel]:
+        """A parcel, and those behind it that fit the same delivery; what broke one goes alone."""
+        parcels, octets = [first], first.size
+        while self._waiting and len(parcels) < most.parcels:
+            octets += self._waiting[0].size
+            if octets > most.octets or self._waiting[0].arrival.sop_instance_uid in self._breaks_of:
+                break
+            parcels.append(self._waiting.popleft())
+        return parcels
+
+    def _settle(self, going: Sequence[tuple[Parcel, Landed]], answers: Sequence[Ending | LocalTrouble]) -> None:
+        """Judges each parcel of a delivery by its own answer."""
+        again: list[Parcel] = []
+        has_complained = False
+        for (parcel, verdict), answer in zip(going, answers, strict=True):
+            if isinstance(answer, LocalTrouble):
+                self._done(parcel, _failed(parcel.arrival, answer))
+                continue
+            is_tried_again, verdict = self._judged(parcel, verdict, answer, is_same_complaint=has_complained)
+            has_complained = has_complained or answer.may_pass
+            if is_tried_again:
+                again.append(parcel)
+            else:
+                self._done(parcel, verdict)
+        for parcel in reversed(again):
+            self._put_back(self._waiting, parcel)
+
+    def _broke_together(self, parcels: Sequence[Parcel], error: PeerError) -> None:
+        """A delivery broke: whose fault it is shows when each goes alone."""
+        if len(parcels) == 1:
+            self._broke(parcels[0], error)
+            return
+        self._breaks += 1
+        for parcel in parcels:
+            self._breaks_of[parcel.arrival.sop_instance_uid] += 1
+        if self._breaks >= self._settings.breaks or _is_final(error):
+            self._give_up(error)
+        for parcel in reversed(parcels):
+            self._put_back(self._waiting, parcel)
+        if self._breaks > 1 and self._trouble is None:
+            self._pause(min(self._breaks - 1, 4))
+
+    # Verdicts
+
+    def _judged(
+        self, parcel: Parcel, verdict: Landed, ending: Ending, *, is_same_complaint: bool = False
+    ) -> tuple[bool, Landed]:
+        """What an answer of the place makes of a parcel; true when it is to be tried again.
+
+        `is_same_complaint`: another parcel of this delivery was refused for now, too.
+        """
         self._breaks = 0
         self._fleet.has_worked = True
         uid = parcel.arrival.sop_instance_uid
@@ -321,7 +402,7 @@ class Courier:
             return False, replace(verdict, reason="warning", message=ending.why, status=ending.status)
         if ending.may_pass:
             self._fleet.pace.congested(anyio.current_time())
-            self._refusals += 1
+            self._refusals += not is_same_complaint
             self._tries_of[uid] += 1
             if self._refusals >= self._settings.refusals:
                 self._give_up(OutOfResources(ending.why, status=ending.status))
@@ -343,7 +424,7 @@ class Courier:
         uid = parcel.arrival.sop_instance_uid
         self._breaks_of[uid] += 2 if isinstance(error, Stalled) and not self._breaks_of[uid] else 1
         self._breaks += 1
-        if self._breaks >= self._settings.breaks:
+        if self._breaks >= self._settings.breaks or _is_final(error):
             self._give_up(error)
         elif self._breaks_of[uid] == 1:
             self._waiting.appendleft(parcel)
@@ -405,6 +486,25 @@ class Courier:
     def _fail(self, parcel: Parcel, trouble: DcmsyncError) -> None:
         status = trouble.status if isinstance(trouble, Refused) else 0
         self._done(parcel, replace(_failed(parcel.arrival, trouble), status=status, trouble=trouble))
+
+
+async def _looked_at(parcels: Sequence[Parcel]) -> list[Landed]:
+    """What looking at each parcel says, before any is sent."""
+    octets = sum(parcel.size for parcel in parcels if parcel.check is not None)
+    if octets <= QUICK_OCTETS:
+        return [_look_at(parcel) for parcel in parcels]
+    return await anyio.to_thread.run_sync(lambda: [_look_at(parcel) for parcel in parcels])
+
+
+def _look_at(parcel: Parcel) -> Landed:
+    if parcel.check is not None:
+        return parcel.check()
+    return Landed(arrival=parcel.arrival, outcome="stored", size=parcel.size)
+
+
+def _is_final(error: PeerError) -> bool:
+    """Whether the place said that it lets us deliver nothing."""
+    return isinstance(error, Rejected) and not error.transient
 
 
 def _failed(arrival: Arrival, error: DcmsyncError) -> Landed:

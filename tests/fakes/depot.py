@@ -10,8 +10,8 @@ from contextlib import asynccontextmanager
 
 import anyio.lowlevel
 
-from dcmsync.contract import Arrival, Ask, Attributes, Ending, Level, Parcel, Receiver, Want
-from dcmsync.errors import Disconnected, Refused, Rejected
+from dcmsync.contract import Arrival, Ask, Attributes, Ending, Level, Parcel, Receiver, Together, Want
+from dcmsync.errors import Disconnected, LocalTrouble, Refused, Rejected
 
 Answer = Ending | Exception
 KEEPS = Ending()
@@ -22,7 +22,8 @@ class Depot:
 
     `answer` gives what becomes of a parcel, from its UID and how often it has come; `keeps` whether it is really kept.
     `allows`: so many associations at a time. `kinds`: so many kinds of instances fit one association. `cannot`: why it
-    cannot be asked. `calls` raises what befalls the n-th association.
+    cannot be asked. `calls` raises what befalls the n-th association. With `together` it takes several parcels in one
+    delivery; `deliveries` has the UIDs of each, and a delivery that holds one which breaks is lost as a whole.
     """
 
     def __init__(
@@ -36,12 +37,15 @@ class Depot:
         cannot: Exception | None = None,
         calls: Callable[[int], Exception | None] = lambda nth: None,
         lists: Callable[[str], bool] = lambda uid: True,
+        together: Together | None = None,
     ) -> None:
         self.name = "DEPOT@there:104"
         self.stored: dict[str, bytes] = {}
         self.homes: dict[str, tuple[str, str]] = {}  # SOP Instance UID -> study and series
         self.came: Counter[str] = Counter()
         self.order: list[str] = []
+        self.deliveries: list[list[str]] = []
+        self.together = together
         self.opened = 0
         self.open = 0
         self.most_open = 0
@@ -53,7 +57,7 @@ class Depot:
     @asynccontextmanager
     async def session(self) -> "AsyncIterator[Talk]":
         """A session, without an association yet."""
-        talk = Talk(self)
+        talk = Talk(self) if self.together is None else Van(self)
         try:
             yield talk
         finally:
@@ -87,7 +91,8 @@ class Talk:
             raise Refused(f"{depot.name}: does not take {parcel.arrival.sop_class_uid}", status=0)
         answer = depot.answer(uid, depot.came[uid])
         if isinstance(answer, Exception):
-            self.drop()
+            if depot.together is None or not isinstance(answer, LocalTrouble):
+                self.drop()
             raise answer
         is_done = not answer.status or answer.is_warning
         if is_done and depot.keeps(uid, depot.came[uid]):
@@ -151,6 +156,40 @@ class Talk:
         depot.open += 1
         depot.most_open = max(depot.most_open, depot.open)
         self._kinds = kinds
+
+
+class Van(Talk):
+    """A session that takes several parcels in one delivery (contract.StoresTogether)."""
+
+    @property
+    def together(self) -> Together:
+        """As the depot says."""
+        assert self._depot.together is not None
+        return self._depot.together
+
+    async def store(self, parcel: Parcel) -> Ending:
+        """A delivery of one."""
+        self._depot.deliveries.append([parcel.arrival.sop_instance_uid])
+        return await super().store(parcel)
+
+    async def store_together(self, parcels: Sequence[Parcel]) -> Sequence[Ending | LocalTrouble]:
+        """As the depot answers to each; what it would have kept is lost when one of them breaks the delivery."""
+        depot = self._depot
+        depot.deliveries.append([parcel.arrival.sop_instance_uid for parcel in parcels])
+        answers: list[Ending | LocalTrouble] = []
+        before = set(depot.stored)
+        try:
+            for parcel in parcels:
+                try:
+                    answers.append(await super().store(parcel))
+                except LocalTrouble as trouble:
+                    answers.append(trouble)
+        except Exception:
+            for parcel in parcels:
+                if parcel.arrival.sop_instance_uid not in before:
+                    depot.stored.pop(parcel.arrival.sop_instance_uid, None)
+            raise
+        return answers
 
 
 def octets_of(parcel: Parcel) -> bytes:

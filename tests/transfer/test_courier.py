@@ -8,7 +8,7 @@ from typing import Any
 import anyio
 import pytest
 
-from dcmsync.contract import Arrival, Ending, Landed, Parcel
+from dcmsync.contract import Arrival, Ending, Landed, Parcel, Together
 from dcmsync.errors import (
     Disconnected,
     LocalTrouble,
@@ -348,3 +348,120 @@ def test_what_waits_when_the_run_is_aborted_gets_a_verdict() -> None:
     assert len(verdicts) == 10
     assert {verdict.reason for verdict in verdicts if verdict.outcome == "failed"} == {"interrupted"}
     assert depot.open == 0
+
+
+# Several parcels in one delivery
+
+TEN = Together(parcels=10, octets=1000)
+
+
+def test_what_waits_goes_in_one_delivery_as_far_as_it_fits() -> None:
+    sent = Sent(Depot(together=TEN), many(100), parcels=1000).never_lies()
+    assert sent.outcomes() == ["stored"] * 100
+    assert max(map(len, sent.depot.deliveries)) == 10
+    assert sent.depot.order == [f"1.1.1.{n}" for n in range(1, 101)]
+    assert len(sent.depot.deliveries) <= 12
+    one_at_a_time = Sent(Depot(together=Together(parcels=1, octets=1000)), many(20)).never_lies()
+    assert len(one_at_a_time.depot.deliveries) == 20
+
+
+def test_a_delivery_has_no_more_octets_than_the_place_takes_but_one_parcel_may() -> None:
+    given = [parcel(1), parcel(2, size=5000), *(parcel(n, size=300) for n in range(3, 20))]
+    sent = Sent(Depot(together=TEN), given, parcels=1000).never_lies()
+    sizes = {one.arrival.sop_instance_uid: one.size for one in given}
+    assert ["1.1.1.2"] in sent.depot.deliveries
+    octets = [sum(sizes[uid] for uid in each) for each in sent.depot.deliveries if each != ["1.1.1.2"]]
+    assert max(octets) == 900
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_each_parcel_of_a_delivery_has_its_own_verdict(jobs: int) -> None:
+    answers: dict[str, Answer] = {"1.1.1.3": NEVER, "1.1.1.5": WARNS, "1.1.1.7": LocalTrouble("a file changed")}
+    depot = Depot(together=TEN, answer=lambda uid, nth: answers.get(uid, KEEPS))
+    sent = Sent(depot, many(30), jobs=jobs).never_lies()
+    found = {uid: (verdict.outcome, verdict.reason) for uid, verdict in sent.verdicts.items()}
+    assert found.pop("1.1.1.3") == ("failed", "refused")
+    assert found.pop("1.1.1.5") == ("stored", "warning")
+    assert found.pop("1.1.1.7") == ("failed", "local")
+    assert set(found.values()) == {("stored", "")}
+    assert sent.depot.came.total() == 30
+
+
+def test_only_what_is_refused_for_now_is_tried_again() -> None:
+    def answer(uid: str, nth: int) -> Answer:
+        return NOT_NOW if uid in ("1.1.1.3", "1.1.1.4") and nth < 3 else KEEPS
+
+    sent = Sent(Depot(together=TEN, answer=answer), many(10), parcels=100).never_lies()
+    assert len(sent.depot.stored) == 10
+    assert sent.depot.came == {f"1.1.1.{n}": 3 if n in (3, 4) else 1 for n in range(1, 11)}
+
+
+def test_a_delivery_that_is_refused_for_now_is_one_complaint(waited: list[int]) -> None:
+    sent = Sent(Depot(together=TEN, answer=lambda uid, nth: NOT_NOW if nth < 4 else KEEPS), many(10)).never_lies()
+    assert len(sent.depot.stored) == 10
+    assert max(waited) <= 6  # not one for each parcel
+    given_up = Sent(Depot(together=TEN, answer=lambda uid, nth: NOT_NOW), many(40), refusals=4).never_lies()
+    assert isinstance(given_up.verdicts["1.1.1.40"].trouble, OutOfResources)
+    assert len(given_up.depot.deliveries) == 4
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+@pytest.mark.parametrize("poison", ["1.1.1.1", "1.1.1.17", "1.1.1.50"])
+def test_a_delivery_that_breaks_is_tried_again_parcel_by_parcel(poison: str, jobs: int) -> None:
+    sent = Sent(Depot(together=TEN, answer=breaks(poison)), many(50), jobs=jobs).never_lies()
+    assert len(sent.depot.stored) == 49
+    assert sent.depot.came[poison] == 3  # in company, alone, and last
+    assert jobs > 1 or sent.depot.order[-1] == poison
+    assert sent.verdicts[poison].reason == "disconnected"
+    assert max(count for uid, count in sent.depot.came.items() if uid != poison) <= 2
+    company = next(each for each in sent.depot.deliveries if poison in each)
+    assert all([uid] in sent.depot.deliveries for uid in company)
+
+
+def test_a_delivery_that_breaks_once_costs_its_parcels_one_more() -> None:
+    def answer(uid: str, nth: int) -> Answer:
+        return Disconnected("gone") if uid == "1.1.1.20" and nth == 1 else KEEPS
+
+    sent = Sent(Depot(together=TEN, answer=answer), many(50)).never_lies()
+    assert len(sent.depot.stored) == 50
+
+
+def test_a_place_that_breaks_every_delivery_is_given_up() -> None:
+    sent = Sent(Depot(together=TEN, answer=lambda uid, nth: Disconnected("gone")), many(100), breaks=12).never_lies()
+    assert set(sent.outcomes()) == {"failed"}
+    assert len(sent.depot.deliveries) <= 12
+
+
+@pytest.mark.parametrize("together", [None, TEN])
+def test_a_place_that_lets_us_deliver_nothing_is_given_up_at_once(together: Together | None) -> None:
+    rejects = Rejected("who are you?")
+    sent = Sent(Depot(together=together, answer=lambda uid, nth: rejects), many(40)).never_lies()
+    assert {verdict.reason for verdict in sent.verdicts.values()} == {"rejected"}
+    assert len(sent.depot.deliveries or sent.depot.order) == 1
+
+
+@pytest.mark.parametrize("size", [10, 1 << 20])
+def test_of_several_only_what_is_fine_is_sent(size: int) -> None:
+    def judged(outcome: str) -> Callable[[], Landed]:
+        return lambda: Landed(arrival=parcel(2).arrival, outcome=outcome, content="abc")  # type: ignore[arg-type]
+
+    most = Together(parcels=10, octets=1 << 30)
+    for outcome in ("stored", "present", "conflict", "failed"):
+        sent = Sent(Depot(together=most), [parcel(1), parcel(2, check=judged(outcome), size=size), parcel(3)])
+        assert ("1.1.1.2" in sent.depot.stored) == (outcome == "stored")
+        assert (sent.verdicts["1.1.1.2"].outcome, sent.verdicts["1.1.1.2"].content) == (outcome, "abc")
+        assert {"1.1.1.1", "1.1.1.3"} <= set(sent.depot.stored)
+
+
+def test_descriptors_of_a_delivery_are_closed_whatever_happens(tmp_path: Path) -> None:
+    path = tmp_path / "octets"
+    path.write_bytes(b"data set")
+    before = len(os.listdir("/proc/self/fd"))
+
+    def of_file(number: int) -> Parcel:
+        return parcel(number, memory=None, descriptor=os.open(path, os.O_RDONLY), size=8)
+
+    answers: dict[str, Answer] = {"1.1.1.2": Disconnected("x"), "1.1.1.3": NEVER, "1.1.1.4": LocalTrouble("x")}
+    depot = Depot(together=TEN, answer=lambda uid, nth: answers.get(uid, KEEPS))
+    Sent(depot, [of_file(n) for n in range(1, 9)]).never_lies()
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -12,15 +12,22 @@ import socket
 import threading
 import time
 from types import TracebackType
+from typing import Protocol
 
 FLOOR_OCTETS_PER_S = 16384
 _TICKS_PER_DEADLINE = 8
 
 
-class Guard:
-    """The deadline of one socket. Counters are written by one task, read by the watch."""
+class Shuts(Protocol):
+    """What can be shut down as a socket can, so that whoever waits on it wakes."""
 
-    def __init__(self, guarded: socket.socket, *, timeout_s: float, whole_s: float) -> None:
+    def shutdown(self, how: int, /) -> None: ...
+
+
+class Guard:
+    """The deadline of one socket, or of what is shut down like one. One task writes the counters, the watch reads."""
+
+    def __init__(self, guarded: Shuts, *, timeout_s: float, whole_s: float) -> None:
         self.marks = 0
         self.octets = 0
         self.armed = False

@@ -328,6 +328,19 @@ class Secured:
         return Insecure(f"{self._name}: {_words(error)}", advice=_advice(error))
 
 
+def refusal(name: str, error: BaseException) -> Insecure:
+    """What an error of ssl means that another library met: `error`, or whatever it comes from."""
+    met: BaseException | None = error
+    while met is not None and not isinstance(met, ssl.SSLError):
+        met = met.__cause__ or met.__context__
+    if met is None:
+        return Insecure(f"{name}: TLS failed")
+    if met.reason in _NO_TLS:
+        return Insecure(f"{name}: the peer does not speak TLS on this port",
+                        advice="Check the port, or write http:// if plain text is what you want")  # fmt: skip
+    return Insecure(f"{name}: {_words(met)}", advice=_advice(met))
+
+
 def _words(error: ssl.SSLError) -> str:
     """What an error of ssl says, for people."""
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -385,4 +398,6 @@ _REASONS = {
     "TLSV1_ALERT_DECRYPT_ERROR": "the peer could not check what we signed",
     "TLSV1_UNRECOGNIZED_NAME": "the peer does not know the host name that we ask for",
 }
+_NO_TLS = frozenset(("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "RECORD_LAYER_FAILURE",
+                     "PACKET_LENGTH_TOO_LONG", "UNEXPECTED_MESSAGE", "BAD_RECORD_TYPE"))  # fmt: skip
 _WANTS_CERTIFICATE = frozenset(("TLSV13_ALERT_CERTIFICATE_REQUIRED", "SSLV3_ALERT_HANDSHAKE_FAILURE"))

@@ -210,8 +210,8 @@ _dcmsync() {
                 --log-format) kind='words:text json' ;;
             esac ;;
         serve)
-            options='--ae --port --bind --allow --allow-from --allow-any --destination --tls --certificate --key --ca --require-identity --max-associations --rescan --timeout --config -q --quiet -v --verbose --log-format -h --help'
-            values=' --ae --port --bind --allow --allow-from --destination --certificate --key --ca --max-associations --rescan --timeout --config --log-format '
+            options='--ae --port --bind --allow --allow-from --allow-any --tls --certificate --key --ca --require-identity --max-associations --destination --rescan --timeout --config -q --quiet -v --verbose --log-format -h --help'
+            values=' --ae --port --bind --allow --allow-from --certificate --key --ca --max-associations --destination --rescan --timeout --config --log-format '
             places='directory'
             case $before in
                 --ae) kind='none' ;;
@@ -219,19 +219,19 @@ _dcmsync() {
                 --bind) kind='none' ;;
                 --allow) kind='none' ;;
                 --allow-from) kind='none' ;;
-                --destination) kind='endpoint' ;;
                 --certificate) kind='file' ;;
                 --key) kind='file' ;;
                 --ca) kind='file' ;;
                 --max-associations) kind='none' ;;
+                --destination) kind='endpoint' ;;
                 --rescan) kind='none' ;;
                 --timeout) kind='none' ;;
                 --config) kind='file' ;;
                 --log-format) kind='words:text json' ;;
             esac ;;
         route)
-            options='--spool --ae --port --bind --allow --allow-any --max-associations --inactive-timeout --layout --verify --jobs -j --timeout --calling --config -q --quiet -v --verbose --log-format -h --help'
-            values=' --spool --ae --port --bind --allow --max-associations --inactive-timeout --layout --verify --jobs -j --timeout --calling --config --log-format '
+            options='--spool --ae --port --bind --allow --allow-from --allow-any --tls --certificate --key --ca --require-identity --max-associations --inactive-timeout --layout --verify --jobs -j --timeout --calling --config -q --quiet -v --verbose --log-format -h --help'
+            values=' --spool --ae --port --bind --allow --allow-from --certificate --key --ca --max-associations --inactive-timeout --layout --verify --jobs -j --timeout --calling --config --log-format '
             places='none'
             case $before in
                 --spool) kind='directory' ;;
@@ -239,6 +239,10 @@ _dcmsync() {
                 --port) kind='none' ;;
                 --bind) kind='none' ;;
                 --allow) kind='none' ;;
+                --allow-from) kind='none' ;;
+                --certificate) kind='file' ;;
+                --key) kind='file' ;;
+                --ca) kind='file' ;;
                 --max-associations) kind='none' ;;
                 --inactive-timeout) kind='none' ;;
                 --layout) kind='none' ;;

@@ -13,6 +13,7 @@ from typing import Self
 import anyio
 from msgspec import UNSET
 
+from dcmsync.commands.listening import allowed_networks, allowed_titles, security
 from dcmsync.commands.options import DEFAULT_TIMEOUT_S, Streams
 from dcmsync.commands.outlets import Outlets
 from dcmsync.commands.places import Places
@@ -61,7 +62,10 @@ class Forwards:
                 ae_title=arguments.ae,
                 host=arguments.bind,
                 port=arguments.port,
-                calling_aes=frozenset(arguments.allow) if arguments.allow and not arguments.allow_any else None,
+                calling_aes=allowed_titles(arguments),
+                networks=allowed_networks(arguments),
+                requires_identity=arguments.require_identity,
+                secure=security(arguments, places.local, streams.warn),
                 max_associations=arguments.max_associations,
                 timeout_s=arguments.timeout or DEFAULT_TIMEOUT_S,
             ),

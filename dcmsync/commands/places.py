@@ -200,6 +200,11 @@ class Places:
         self._streams.note(f"passed by: {why}")
 
     @property
+    def local(self) -> config.Local:
+        """What the configuration says of this side."""
+        return self._config.local
+
+    @property
     def routes(self) -> Mapping[str, config.Route]:
         """The routes of the configuration."""
         return self._config.routes

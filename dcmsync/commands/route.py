@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
 from argparse import Namespace
 from typing import TYPE_CHECKING
 
-from dcmsync.commands.listening import LISTENING, check_openness
+from dcmsync.commands.listening import LISTENING, check_openness, run_until_told
 from dcmsync.commands.options import (
     CALLING,
     DEFAULT_TIMEOUT_S,
@@ -88,22 +87,11 @@ async def _route(forwards: Forwards, arguments: Namespace, streams: Streams) -> 
 
     async with anyio.create_task_group() as tasks:
 
-        async def mind_signals() -> None:
-            with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-                async for _ in signals:
-                    if forwards.is_stopping:
-                        tasks.cancel_scope.cancel()
-                        return
-                    streams.say("stopping; once more to abort")
-                    tasks.cancel_scope.deadline = anyio.current_time() + (arguments.timeout or DEFAULT_TIMEOUT_S)
-                    forwards.stop()
-
         async def mind_the_clock() -> None:
             await forwards.quiet(arguments.inactive_timeout)
             forwards.stop()
 
-        tasks.start_soon(mind_signals)
         if arguments.inactive_timeout:
             tasks.start_soon(mind_the_clock)
-        await forwards.run()
+        await run_until_told(forwards, arguments.timeout or DEFAULT_TIMEOUT_S, streams)
         tasks.cancel_scope.cancel()

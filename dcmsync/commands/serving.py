@@ -1,6 +1,6 @@
 """What `serve` is told: the settings of its node, from the options and the configuration.
 
-Owns who may come, whom C-MOVE may send to, and how the port is secured. Refuses to listen.
+Owns whom C-MOVE may send to. Refuses to listen.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec import structs
 
 from dcmsync import config, locator
+from dcmsync.commands.listening import allowed_networks, allowed_titles, check_openness, security
 from dcmsync.commands.options import DEFAULT_TIMEOUT_S, Streams
 from dcmsync.commands.places import Places
 from dcmsync.errors import DcmsyncError, UsageError
@@ -19,7 +20,6 @@ from dcmsync.errors import DcmsyncError, UsageError
 if TYPE_CHECKING:
     from dcmsync.net.association import Peer
     from dcmsync.net.patience import Watch
-    from dcmsync.net.tls import Secure
     from dcmsync.node.node import Settings
 
 
@@ -27,39 +27,22 @@ def settings(arguments: Namespace, watch: Watch, streams: Streams) -> Settings:
     """What the node is told. Raises UsageError, LocalTrouble."""
     from dcmsync.node.node import Settings
 
-    if not (arguments.allow or arguments.allow_from or arguments.allow_any or _is_loopback(arguments.bind)):
-        raise UsageError(f"--bind {arguments.bind} lets other machines connect, and nothing says which may",
-                         advice="Name those that may by --allow AET or --allow-from ADDRESS, or give --allow-any")
+    check_openness(arguments)
     local = config.load(arguments.config, environ).local
-    is_open = arguments.allow_any
     return Settings(
         folder=arguments.folder,
         ae_title=arguments.ae,
         host=arguments.bind,
         port=arguments.port,
-        calling_aes=frozenset(arguments.allow) if arguments.allow and not is_open else None,
-        networks=tuple(arguments.allow_from) if arguments.allow_from and not is_open else None,
+        calling_aes=allowed_titles(arguments),
+        networks=allowed_networks(arguments),
         max_associations=arguments.max_associations,
         timeout_s=arguments.timeout or DEFAULT_TIMEOUT_S,
-        secure=_secure(arguments, local, streams),
+        secure=security(arguments, local, streams.warn),
         requires_identity=arguments.require_identity,
         rescan_s=arguments.rescan,
         destinations=_destinations(arguments, Places(arguments, watch, streams), streams),
     )
-
-
-def _secure(arguments: Namespace, local: config.Local, streams: Streams) -> Secure | None:
-    """How the port is secured; None in plain."""
-    from dcmsync.commands.credentials import listening
-    from dcmsync.net import tls
-
-    if not arguments.tls:
-        if arguments.certificate or arguments.key or arguments.ca:
-            raise UsageError("--certificate, --key and --ca are for a port that speaks TLS", advice="Give --tls too")
-        return None
-    return tls.server(listening(
-        local, certificate=arguments.certificate, key=arguments.key, ca=arguments.ca, warn=streams.warn
-    ))  # fmt: skip
 
 
 def _destinations(arguments: Namespace, places: Places, streams: Streams) -> dict[str, Peer]:
@@ -85,7 +68,3 @@ def _destinations(arguments: Namespace, places: Places, streams: Streams) -> dic
             streams.note(f"{peer.called_ae} is {found[peer.called_ae].name}, not {peer.name}")
         found.setdefault(peer.called_ae, peer)
     return found
-
-
-def _is_loopback(address: str) -> bool:
-    return address == "localhost" or address == "::1" or address.startswith("127.")

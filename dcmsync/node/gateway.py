@@ -15,26 +15,29 @@ from dcmsync.net.channel import Limits
 from dcmsync.net.listener import Listener, Visit
 from dcmsync.net.listener import Settings as ListenerSettings
 from dcmsync.net.patience import Watch
+from dcmsync.net.tls import Secure
 from dcmsync.node.intake import Intake, Taking
-from dcmsync.node.policy import CALLED_NOT_RECOGNISED, CALLING_NOT_RECOGNISED
+from dcmsync.node.policy import Network, Policy
 from dcmsync.wire.dimse.operations import VERIFICATION
-from dcmsync.wire.dimse.storage import is_storage
-from dcmsync.wire.upperlayer import contexts
-from dcmsync.wire.upperlayer.codec import AssociateAccept, AssociateReject, AssociateRequest
 
 _REQUEST_S = 30.0  # for an A-ASSOCIATE-RQ to come (ARTIM)
-_PLAIN = (contexts.EXPLICIT_LITTLE, contexts.IMPLICIT_LITTLE)
 
 Event = Mapping[str, object]
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """Where to listen, as whom, and to whom. `calling_aes` is None where anyone may come."""
+    """Where to listen, as whom, and to whom. `calling_aes` and `networks` are None where anyone may come.
+
+    With `secure` the port speaks TLS, and nothing else.
+    """
 
     ae_title: str
     host: str
     port: int
     calling_aes: frozenset[str] | None = None
+    networks: tuple[Network, ...] | None = None
+    requires_identity: bool = False
+    secure: Secure | None = None
     max_associations: int = 32
     timeout_s: float = 60.0
 
@@ -59,26 +62,39 @@ class Gateway:
         self._warn = warn
         self._takings: dict[Visit, Taking] = {}
         timeout_s = settings.timeout_s
-        self._limits = Limits(timeout_s=timeout_s, connect_s=min(timeout_s, _REQUEST_S))
+        limits = Limits(timeout_s=timeout_s, connect_s=min(timeout_s, _REQUEST_S))
+        policy = Policy(
+            ae_title=settings.ae_title,
+            calling_aes=settings.calling_aes,
+            networks=settings.networks,
+            requires_identity=settings.requires_identity,
+            max_pdu_octets=limits.max_pdu_octets,
+            services=frozenset((VERIFICATION,)),
+        )
         self._listener = Listener(
             ListenerSettings(
                 host=settings.host,
                 port=settings.port,
-                decide=self._decide,
+                decide=policy.decide,
+                admits=policy.admits,
                 serve=self._serve,
                 opened=self._opened,
                 closed=self._closed,
                 turned_away=self._turned_away,
                 max_associations=settings.max_associations,
+                secure=settings.secure,
             ),
-            self._limits,
+            limits,
             watch,
         )
         self.host, self.port = self._listener.host, self._listener.port
 
     async def run(self) -> None:
         """Takes in until `stop`; returns when all that was in flight has landed. Cancel it to abort."""
-        self._say({"type": "listening", "ae": self._settings.ae_title, "host": self.host, "port": self.port})
+        self._say({
+            "type": "listening", "ae": self._settings.ae_title, "host": self.host, "port": self.port,
+            **({"tls": True} if self._settings.secure else {}),
+        })  # fmt: skip
         async with anyio.create_task_group() as tasks:
             self._intake.queue.start(tasks)
             await self._listener.run()
@@ -92,27 +108,6 @@ class Gateway:
     def close(self) -> None:
         """Closes the socket. Idempotent."""
         self._listener.close()
-
-    def _decide(self, request: AssociateRequest) -> AssociateAccept | AssociateReject:
-        """The answer to a request: storage in any syntax, private classes as well, and verification."""
-        settings = self._settings
-        if settings.calling_aes is not None and request.calling_ae not in settings.calling_aes:
-            return CALLING_NOT_RECOGNISED
-        if request.called_ae != settings.ae_title:
-            return CALLED_NOT_RECOGNISED
-        syntaxes_of: dict[str, tuple[str, ...]] = {VERIFICATION: _PLAIN}
-        for context in request.contexts:
-            if is_storage(context.abstract_syntax):
-                offered = syntaxes_of.get(context.abstract_syntax, ())
-                syntaxes_of[context.abstract_syntax] = (*offered, *context.transfer_syntaxes)
-        results, roles = contexts.answer(request, syntaxes_of)
-        return AssociateAccept(
-            called_ae=request.called_ae,
-            calling_ae=request.calling_ae,
-            results=results,
-            roles=roles,
-            max_pdu_octets=self._limits.max_pdu_octets,
-        )
 
     async def _serve(self, visit: Visit) -> None:
         await self._takings[visit].run()

@@ -1,4 +1,4 @@
-"""Who may open an association with the node, and for what (PS3.8 §7.1.1, PS3.7 §D.3.3.4).
+"""Who may open an association with a listener of ours, and for what (PS3.8 §7.1.1, PS3.7 §D.3.3.4).
 
 Owns titles, the lists of who may come, and the presentation contexts that are accepted. Refuses to look at anything but
 the address and the request.
@@ -34,20 +34,24 @@ CALLING_NOT_RECOGNISED = AssociateReject(1, 1, 3)  # PS3.8 table 9-21: permanent
 CALLED_NOT_RECOGNISED = AssociateReject(1, 1, 7)
 WITHOUT_IDENTITY = AssociateReject(1, 1, 1)  # no reason given: the table knows none for this (PS3.7 §D.3.3.7)
 
-_PLAIN = (contexts.EXPLICIT_LITTLE, contexts.IMPLICIT_LITTLE)
-_SERVICES = dict.fromkeys((VERIFICATION, *FINDS, *GETS, *MOVES, PUSH_MODEL), _PLAIN)
+SERVICES = frozenset((VERIFICATION, *FINDS, *GETS, *MOVES, PUSH_MODEL))
 
+_PLAIN = (contexts.EXPLICIT_LITTLE, contexts.IMPLICIT_LITTLE)
 
 Network = IPv4Network | IPv6Network
 
 
 class Policy(Struct, frozen=True, kw_only=True):
-    """Whom the node admits: both the title and the address must be among those that may come; None is all."""
+    """Whom a listener admits: both the title and the address must be among those that may come; None is all.
+
+    `services`: SOP classes that it answers besides those of storage.
+    """
 
     ae_title: str
     calling_aes: frozenset[str] | None = None
     networks: tuple[Network, ...] | None = None
     requires_identity: bool = False
+    services: frozenset[str] = SERVICES
     max_pdu_octets: int = 1 << 20
 
     def admits(self, host: str) -> bool:
@@ -69,7 +73,7 @@ class Policy(Struct, frozen=True, kw_only=True):
         syntaxes_of: dict[str, tuple[str, ...]] = {}
         for context in request.contexts:
             offered = context.transfer_syntaxes if is_storage(context.abstract_syntax) else ()
-            mine = _SERVICES.get(context.abstract_syntax, offered)
+            mine = _PLAIN if context.abstract_syntax in self.services else offered
             syntaxes_of[context.abstract_syntax] = (*syntaxes_of.get(context.abstract_syntax, ()), *mine)
         results, roles = contexts.answer(request, syntaxes_of)
         return AssociateAccept(

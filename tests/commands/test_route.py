@@ -12,7 +12,10 @@ from typing import Any
 import pydicom
 import pytest
 
+from dcmsync.wire.dimse.operations import STUDY_ROOT_FIND, VERIFICATION
+from dcmsync.wire.upperlayer.identity import Identity, Kind
 from tests import nodes, peers, samples, trees
+from tests.certs import Authority
 from tests.conftest import Start
 from tests.workdir import Workdir
 
@@ -318,3 +321,61 @@ def test_a_route_says_itself_what_options_would_say(workdir: Workdir, more: list
     (workdir.path / "src").mkdir()
     done = workdir.run("sync", "./src", "--route", "r", "--config", "c.toml", *more)
     assert done.status == 2 and "ask for two things" in done.stderr, done
+
+
+# Who may come, as with serve
+
+
+def storescu(running: Routing, path: Path, *options: str | Path) -> int:
+    """How DCMTK's storescu ends, with one instance."""
+    line = [*options, "-to", "5", "-ta", "5", "-aec", running.ae, "localhost", str(running.port), path]
+    return peers.dcmtk("storescu", *line, check=False).returncode
+
+
+def test_a_sender_comes_by_tls_and_nobody_comes_in_plain(
+    folder: Path, made: list[samples.Sample], tmp_path: Path
+) -> None:
+    authority, other = Authority(tmp_path / "authority"), Authority(tmp_path / "other")
+    own, guest = authority.issue("localhost", "127.0.0.1"), other.issue("guest")
+    config = f"[local]\ncertificate = '{own.certificate}'\nkey = '{own.key}'\n" + EVERYTHING_TO.format("./out")
+    known = ("+tls", guest.key, guest.certificate, "+cf", authority.path)
+    with routing(folder, config, "--tls", "--ca", str(other.path)) as running:
+        assert running.wait_for_event(type="listening")["tls"] is True
+        assert storescu(running, made[0].path, *known) == 0
+        running.wait_for_event(outcome="stored")
+        assert storescu(running, made[1].path) != 0
+        peers.wait_for(lambda: "speaks plain DICOM on this port, not TLS" in running.said)
+        assert storescu(running, made[1].path, "+tla", "+cf", authority.path) != 0
+        peers.wait_for(lambda: "the peer shows no certificate" in running.said)
+        assert running.stop() == 0
+    assert [each.name for each in trees.files(folder / "out")] == [f"{made[0].sop_uid}.dcm"]
+
+
+def test_only_addresses_on_the_list_may_send(folder: Path) -> None:
+    with routing(folder, EVERYTHING_TO.format("./out"), "--allow-from", "127.0.0.2") as running:
+        for source, kind in (("127.0.0.1", b"\3"), ("127.0.0.2", b"\2")):
+            with nodes.Caller(running.port, source=source) as caller:
+                assert caller.request([(samples.CT_IMAGE_STORAGE, (samples.EXPLICIT_LITTLE,))])[:1] == kind
+
+
+def test_who_says_nobody_may_not_send_where_an_identity_is_required(folder: Path) -> None:
+    storage = [(samples.CT_IMAGE_STORAGE, (samples.EXPLICIT_LITTLE,))]
+    ada = Identity(kind=Kind.USER_NAME, primary=b"ada", wants_response=True)
+    with routing(folder, EVERYTHING_TO.format("./out"), "--require-identity") as running:
+        with nodes.Caller(running.port) as caller:
+            assert caller.request(storage)[:1] == b"\3"
+        with nodes.Caller(running.port) as caller:
+            assert caller.associate(storage, identity=ada).identity_response == b""
+
+
+def test_storage_and_echo_are_all_that_is_answered(folder: Path) -> None:
+    offered = [(uid, (samples.EXPLICIT_LITTLE,)) for uid in (samples.CT_IMAGE_STORAGE, VERIFICATION, STUDY_ROOT_FIND)]
+    with routing(folder, EVERYTHING_TO.format("./out")) as running, nodes.Caller(running.port) as caller:
+        assert [each.result for each in caller.associate(offered).results] == [0, 0, 3]
+
+
+@pytest.mark.parametrize("options", [("--bind", "0.0.0.0"), ("--certificate", "a.pem"), ("--tls",)])
+def test_an_open_door_that_nobody_asked_for_is_refused(workdir: Workdir, options: tuple[str, ...]) -> None:
+    workdir.path.joinpath("c.toml").write_text(EVERYTHING_TO.format("./out"))
+    done = workdir.run("route", "r", "--config", "c.toml", "--spool", "spool", "--port", "0", *options)
+    assert done.status == 2, done

@@ -159,7 +159,7 @@ def orthanc(
 
 @contextmanager
 def dcmqrscp(
-    folder: Path, *, ae: str = "QRSCP", nodelay: bool = False, destinations: Destinations | None = None
+    folder: Path, *options: str, ae: str = "QRSCP", nodelay: bool = False, destinations: Destinations | None = None
 ) -> Iterator[Peer]:
     """DCMTK's query/retrieve node, with one empty storage area. Fill it with `storescu`."""
     program = find_program("dcmqrscp")
@@ -177,7 +177,7 @@ def dcmqrscp(
             f"HostTable BEGIN\n{hosts}HostTable END\nVendorTable BEGIN\nVendorTable END\n"
             f"AETable BEGIN\n{ae} {folder / 'database'} RW (10000, 4096mb) ANY\nAETable END\n"
         )
-        return [program, "-v", "-c", str(path)], lambda: _answers_tcp(ports[0])
+        return [program, "-v", "-c", str(path), *options], lambda: _answers_tcp(ports[0])
 
     with _running(folder, 1, start, nodelay=nodelay) as (process, ports):
         yield Peer(ae=ae, port=ports[0], folder=folder, process=process)

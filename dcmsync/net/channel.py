@@ -29,8 +29,8 @@ Octets = bytes | memoryview
 class Limits(Struct, frozen=True, kw_only=True):
     """What we let a peer do to us. Seconds and octets.
 
-    `max_pdu_octets` is what we advertise: DCMTK peers then send 128 KiB, their own limit. `throttle` slows all traffic
-    with the peer down.
+    `max_pdu_octets` is what we advertise: DCMTK peers then send 128 KiB, their own limit; 0 is no limit. `throttle`
+    slows all traffic with the peer down.
     """
 
     timeout_s: float = 60.0

@@ -18,6 +18,7 @@ from dcmsync.wire.upperlayer.state import NEXT_STATE, TABLE, Action, Event, Stat
 
 _OTHER_PDU_OCTETS = 1 << 20  # 128 contexts with 30 transfer syntaxes each are some 270 kB
 _PDU_SLACK_OCTETS = 1024  # peers count headers in or out of their limit differently
+_LONGEST_PDU_OCTETS = 0xFFFFFFFF  # by its header; data pass through in pieces, however long a PDU is
 
 
 class Requested(Struct, frozen=True):
@@ -83,15 +84,17 @@ _PDU_EVENTS = {
 
 
 class Association:
-    """The upper layer of one association, either side. `max_pdu_octets` is what we take in one P-DATA-TF PDU."""
+    """The upper layer of one association, either side.
+
+    `max_pdu_octets` is what we take in one P-DATA-TF PDU; 0 is no limit (PS3.8 table D.1-1).
+    """
 
     def __init__(self, *, is_requestor: bool, max_pdu_octets: int) -> None:
         self.state = State.IDLE
         self.is_requestor = is_requestor
         self.peer_max_pdu_octets = 0
-        self._framer = framing.Framer(
-            max_pdu_octets=max_pdu_octets + _PDU_SLACK_OCTETS, max_other_octets=_OTHER_PDU_OCTETS
-        )
+        longest = max_pdu_octets + _PDU_SLACK_OCTETS if max_pdu_octets else _LONGEST_PDU_OCTETS
+        self._framer = framing.Framer(max_pdu_octets=longest, max_other_octets=_OTHER_PDU_OCTETS)
         self._out: list[bytes] = []
         self._request: bytes = b""
 

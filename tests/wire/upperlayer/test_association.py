@@ -189,6 +189,15 @@ def test_a_pdu_that_ends_early_is_waited_for(cut: int) -> None:
     assert link.acceptor.receive_eof() == [Closed(expected=False)]
 
 
+def test_a_limit_of_nothing_is_no_limit() -> None:
+    machine = Association(is_requestor=False, max_pdu_octets=0)
+    machine.transport_opened()
+    assert [type(event) for event in feed(machine, codec.encode_request(REQUEST))] == [Requested]
+    machine.accept(ACCEPT, peer_max_pdu_octets=4096)
+    (data,) = feed(machine, bytes.fromhex("04 00 ffffffff fffffffb 01 02") + b"the front of 4 GiB")
+    assert isinstance(data, Data) and bytes(data.fragments[0][2]) == b"the front of 4 GiB"
+
+
 # Every state against everything that may happen in it
 
 

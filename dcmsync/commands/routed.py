@@ -100,8 +100,7 @@ class Routed:
         lacking = [key for key in self._routing.route.keys if work.attributes.get(key) in (None, "")]
         if not lacking or self._decisions.is_made(work.attributes):
             return work.attributes
-        uids = str(work.attributes["StudyInstanceUID"]), str(work.attributes.get("SeriesInstanceUID", ""))
-        return {**await example(session, *uids, self._read), **work.attributes}
+        return {**await example(session, work.attributes, self._read), **work.attributes}
 
     def _read(self, octets: bytes, transfer_syntax_uid: str) -> Attributes:
         found = walk(octets, transfer_syntax_uid, wanted=self._tags)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
-from dcmsync.contract import PATIENT_KEYWORDS, Level
+from dcmsync.contract import PATIENT_KEYWORDS, Attributes, Level
 from dcmsync.errors import UsageError
 
 STUDY_KEYS = (
@@ -58,6 +58,12 @@ class Query(Struct, frozen=True, kw_only=True):
     keys: Mapping[str, str]
     wanted: tuple[str, ...] = ()
     usual: bool = True
+
+
+def patient_of(attributes: Attributes) -> str:
+    """The PatientID that a thing is known by; "" where that is not one value."""
+    patient_id = attributes.get("PatientID")
+    return patient_id if isinstance(patient_id, str) else ""
 
 
 def level_of(keyword: str) -> Level:

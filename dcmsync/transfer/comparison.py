@@ -236,14 +236,15 @@ class Comparison:
             source.warn(words)
             self.unsure(words)
 
-    async def digests(self, side: Side, uids: Mapping[str, str], wanted: Mapping[str, str]) -> Mapping[str, str]:
+    async def digests(self, side: Side, above: Mapping[str, str], wanted: Mapping[str, str]) -> Mapping[str, str]:
         """The content digests of instances that a side holds; of those that it does not give, none, and that is told.
 
-        `wanted`: SOP Instance UID -> SOP Class UID.
+        `above`: UIDs, and the PatientID where the side has told it. `wanted`: SOP Instance UID -> SOP Class UID.
         """
         if not wanted:
             return {}
-        found = await self._contents.of(side.session, uids["StudyInstanceUID"], uids["SeriesInstanceUID"], wanted)
+        uids = above["StudyInstanceUID"], above["SeriesInstanceUID"]
+        found = await self._contents.of(side.session, *uids, wanted, patient_id=levels.patient_of(above))
         if len(found.digests) < len(wanted):
             words = f"{side.name}: lists instances, and does not give them whole"
             side.warn(words + (f": {found.why}" if found.why else ""))
@@ -327,7 +328,8 @@ class _Judging:
         comparison = self._comparison
         lacking = {uid: kind for uid, kind in here.items() if uid not in mine}
         if self._source is not None:
-            mine |= await comparison.digests(self._source, self._uids, lacking)
+            above = {**self._uids, "PatientID": levels.patient_of(lot[0][0])}  # as the source has it
+            mine |= await comparison.digests(self._source, above, lacking)
         lacking = {uid: kind for uid, kind in kinds.items() if uid not in theirs}
         theirs |= await comparison.digests(comparison.dest, self._uids, lacking)
         for one, _ in lot:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from dcmsync.contract import Attributes, Ending, Landed, Origin
 from dcmsync.errors import DcmsyncError, ExitStatus
+from dcmsync.plan.levels import patient_of
 from dcmsync.transfer.ledger import Ledger
 
 Proof = tuple[str, str]
@@ -46,8 +47,7 @@ class Consignment:
     @property
     def patient_id(self) -> str:
         """The PatientID that its record gave; "" where that is not one value."""
-        patient_id = self.attributes.get("PatientID")
-        return patient_id if isinstance(patient_id, str) else ""
+        return patient_of(self.attributes)
 
     @property
     def series_uid(self) -> str:

@@ -10,6 +10,7 @@ from contextlib import closing
 from typing import IO
 
 import anyio.to_thread
+from msgspec.structs import replace
 
 from dcmsync.contract import Arrival, Ending, Session, Sink, Want
 from dcmsync.errors import LocalTrouble
@@ -29,28 +30,29 @@ class Contents:
     def __init__(self, content_of: ContentOf) -> None:
         self._content_of = content_of
 
-    async def of(self, session: Session, study_uid: str, series_uid: str, instances: Mapping[str, str]) -> "Found":
+    async def of(
+        self, session: Session, study_uid: str, series_uid: str, instances: Mapping[str, str], *, patient_id: str = ""
+    ) -> "Found":
         """The digests of some instances of one series: SOP Instance UID -> SOP Class UID, "" where unknown.
 
-        Raises PeerError, LocalTrouble.
+        `patient_id` is that by which the place knows their patient, "" where nobody has said. Raises PeerError,
+        LocalTrouble.
         """
+        want = Want(study_uid=study_uid, series_uid=series_uid, instances={}, whole=False, patient_id=patient_id)
         uids = list(instances)
         ending = Ending()
         with closing(_Hashing(self._content_of, instances)) as receiver:
             for at in range(0, len(uids), AT_ONCE):
                 lot = {uid: instances[uid] for uid in uids[at : at + AT_ONCE]}
-                ending = await self._ask(session, study_uid, series_uid, lot, receiver)
+                ending = await self._ask(session, replace(want, instances=lot), receiver)
                 if not lot.keys() & receiver.digests.keys() and len(lot) > 1:  # some nodes take no lists of UIDs
                     for uid in lot:
-                        ending = await self._ask(session, study_uid, series_uid, {uid: lot[uid]}, receiver)
+                        ending = await self._ask(session, replace(want, instances={uid: lot[uid]}), receiver)
                         if uid not in receiver.digests:
                             break
             return Found(receiver.digests, ending.why)
 
-    async def _ask(
-        self, session: Session, study_uid: str, series_uid: str, lot: Mapping[str, str], receiver: "_Hashing"
-    ) -> Ending:
-        want = Want(study_uid=study_uid, series_uid=series_uid, instances=lot, whole=False)
+    async def _ask(self, session: Session, want: Want, receiver: "_Hashing") -> Ending:
         ending = await session.fetch(want, receiver)
         await receiver.room()
         return ending

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import aclosing
 
 from dcmsync.contract import Arrival, Ask, Attributes, Ending, Level, Session, Sink, Want
+from dcmsync.plan.levels import patient_of
 
 KEPT_OCTETS = 4 << 20  # attributes stand before the pixel data
 
@@ -18,11 +19,13 @@ Read = Callable[[bytes, str], Attributes]
 """The attributes in the beginning of a data set, of a transfer syntax."""
 
 
-async def example(session: Session, study_uid: str, series_uid: str, read: Read) -> Attributes:
-    """The attributes of one instance; of any of the study, where no series is named. None of none that comes.
+async def example(session: Session, known: Attributes, read: Read) -> Attributes:
+    """The attributes of one instance below what is known; of any of the study, where no series is named. None of none
+    that comes.
 
     Raises PeerError, LocalTrouble.
     """
+    study_uid, series_uid = str(known["StudyInstanceUID"]), str(known.get("SeriesInstanceUID", ""))
     above = {"StudyInstanceUID": study_uid}
     if not series_uid:
         series_uid = await _first(session, Ask(level=Level.SERIES, keys=above), "SeriesInstanceUID")
@@ -36,8 +39,9 @@ async def example(session: Session, study_uid: str, series_uid: str, read: Read)
     uid = str(found["SOPInstanceUID"])
     beginning = _Beginning(uid)
     want = Want(
-        study_uid=study_uid, series_uid=series_uid, instances={uid: str(found.get("SOPClassUID", ""))}, whole=False
-    )
+        study_uid=study_uid, series_uid=series_uid, instances={uid: str(found.get("SOPClassUID", ""))}, whole=False,
+        patient_id=patient_of(known),
+    )  # fmt: skip
     await session.fetch(want, beginning)
     return read(bytes(beginning.octets), beginning.transfer_syntax_uid) if beginning.octets else {}
 

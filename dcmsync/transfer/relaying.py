@@ -60,6 +60,7 @@ class Relay(Generic[JobT]):
             series_uid=consignment.series_uid,
             instances=lacking,
             whole=not consignment.is_selection and len(lacking) == len(consignment.wanted),
+            patient_id=consignment.patient_id,
         )
         trouble = ""
         try:

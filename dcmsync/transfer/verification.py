@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from dcmsync.contract import WITH_UID, Attributes, Catalogue, Holding, Level
 from dcmsync.errors import ExitStatus, InputError, PeerError
-from dcmsync.plan.levels import Query
+from dcmsync.plan.levels import Query, patient_of
 from dcmsync.plan.proof import Claim, Holds, Lowest, Reason, Verdict, judge, judge_count
 from dcmsync.transfer.contents import Contents
 from dcmsync.transfer.side import Side
@@ -275,7 +275,7 @@ class Verification:
             }
         kinds = {_sop(thing): str(thing.get("SOPClassUID") or "") for thing in things}
         above = str(things[0]["StudyInstanceUID"]), str(things[0]["SeriesInstanceUID"])
-        found = await self._contents.of(spot.side.session, *above, kinds)
+        found = await self._contents.of(spot.side.session, *above, kinds, patient_id=patient_of(things[0]))
         self._broken.pop(spot.side.name, None)  # an archive may have found out more while it was read
         known: dict[str, Attributes | Verdict] = {}
         for thing in things:

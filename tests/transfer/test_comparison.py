@@ -387,3 +387,11 @@ def test_the_order_does_not_depend_on_who_is_faster() -> None:
         Compared(mine(rows(MINE)), dest(rows(theirs))).changes for mine in (Archive, Slow) for dest in (Archive, Slow)
     ]
     assert orders[0] == orders[1] == orders[2] == orders[3]
+
+
+def test_content_is_asked_for_by_the_patient_that_the_record_of_the_source_names() -> None:
+    mine, theirs = Archive(rows({(1, 1, 1)})), Archive(rows({(1, 1, 1)}))
+    lines: list[Row] = [{**row, "PatientID": "P1", "type": "instance"} for row in instances(1, 1, 1)]
+    assert not Compared(mine, theirs, trust="content", lines=lines).error
+    assert [want.patient_id for want in mine.wants] == ["P1"]
+    assert [want.patient_id for want in theirs.wants] == [""], "there it may have another one"

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -92,3 +93,13 @@ def test_an_instance_that_is_discarded_is_nobody_s() -> None:
             return Ending()
 
     assert not asked(Hesitating(SERIES)).digests
+
+
+def test_the_patient_is_named_in_each_request() -> None:
+    def in_no_lists(archive: Archive, want: Want) -> Iterator[Row | Ending | Exception]:
+        yield from (row for row in SERIES[:3] if list(want.instances) == [row["SOPInstanceUID"]])
+
+    archive = Archive(SERIES, fetcher=in_no_lists)
+    kinds = {str(row["SOPInstanceUID"]): CT for row in SERIES[:3]}
+    anyio.run(partial(Contents(digest).of, archive, "1.1", "1.1.1", kinds, patient_id="P1"))
+    assert [want.patient_id for want in archive.wants] == ["P1"] * 4

@@ -52,7 +52,7 @@ def relay(
     relaying = Relay([target], warn=warnings.append)
     lacking = []
     for _ in range(runs):
-        attributes = {"StudyInstanceUID": "1", "SeriesInstanceUID": "2"}
+        attributes = {"PatientID": "P1", "StudyInstanceUID": "1", "SeriesInstanceUID": "2"}
         consignment = Consignment(source="old", destinations=[target.name], attributes=attributes)
         consignment.wanted.update(WANTED)
         for uid in held:
@@ -68,6 +68,7 @@ def test_what_arrived_is_stored_and_lacks_no_more() -> None:
     assert (lacking, warnings) == ([{}], [])
     want, title = session.asked[0]
     assert (title, want.whole, dict(want.instances)) == ("NEW", True, WANTED)
+    assert want.patient_id == "P1"
     (outcome,) = consignment.ledgers[0].outcomes(itemize=False)
     assert (outcome.outcome, outcome.stored) == ("stored", 2)
 

@@ -88,7 +88,7 @@ class Listener:
         self._patiences: set[anyio.CancelScope] = set()  # of connections that have not asked yet
         self._is_stopping = False
         self._accepting: anyio.CancelScope | None = None
-        self._socket = _bound(settings.host, settings.port)
+        self._socket = bound(settings.host, settings.port)
         self.host, self.port = self._socket.getsockname()[:2]
 
     async def run(self) -> None:
@@ -99,7 +99,7 @@ class Listener:
                     places = anyio.Semaphore(self._settings.max_associations + _WAITING_CONNECTIONS)
                     while not self._is_stopping:
                         await places.acquire()
-                        connected, address = await self._accept()
+                        connected, address = await accept(self._socket)
                         tasks.start_soon(self._attend, connected, *address, places.release)
                 self.close()
         finally:
@@ -120,18 +120,6 @@ class Listener:
     def close(self) -> None:
         """Closes the socket that listens. Idempotent."""
         self._socket.close()
-
-    async def _accept(self) -> tuple[socket.socket, tuple[str, int]]:
-        while True:
-            try:
-                connected, address = self._socket.accept()
-                return connected, (address[0], address[1])
-            except BlockingIOError:
-                await anyio.wait_readable(self._socket)
-            except ConnectionError:  # gone before we looked
-                continue
-            except OSError:  # no descriptor or no memory left: others must leave first
-                await anyio.sleep(_BREATH_S)
 
     async def _attend(self, connected: socket.socket, host: str, port: int, leave: Callable[[], None]) -> None:
         guard = self._watch.guard(connected, timeout_s=self._limits.timeout_s, whole_s=self._limits.association_s)
@@ -222,6 +210,20 @@ class Listener:
         self._settings.closed(visit, why)
 
 
+async def accept(listening: socket.socket) -> tuple[socket.socket, tuple[str, int]]:
+    """The next connection, and from where it comes."""
+    while True:
+        try:
+            connected, address = listening.accept()
+            return connected, (address[0], address[1])
+        except BlockingIOError:
+            await anyio.wait_readable(listening)
+        except ConnectionError:  # gone before we looked
+            continue
+        except OSError:  # no descriptor or no memory left: others must leave first
+            await anyio.sleep(_BREATH_S)
+
+
 async def _linger(connected: socket.socket) -> None:
     """Lets the peer read why it is refused: a socket that is closed with octets unread resets the connection."""
     with anyio.move_on_after(_FAREWELL_S), suppress(OSError):
@@ -251,7 +253,8 @@ async def _reject(channel: Channel, reject: codec.AssociateReject) -> None:
         await channel.wire_events()
 
 
-def _bound(host: str, port: int) -> socket.socket:
+def bound(host: str, port: int) -> socket.socket:
+    """A socket that listens there, and does not block. Raises LocalTrouble."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

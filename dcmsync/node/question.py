@@ -54,6 +54,18 @@ def read(octets: bytes, transfer_syntax_uid: str, *, top: Depth, is_retrieval: b
         raise Unanswerable(status.DOES_NOT_MATCH_CLASS, "no such query/retrieve level")
     patterns = {keyword: _pattern(value) for keyword, value in keys.items() if keyword not in _NOT_KEYS}
     uids = _uids(patterns, depth, top, is_retrieval=is_retrieval)
+    return _question(patterns, depth, uids, is_retrieval=is_retrieval)
+
+
+def relational(patterns: dict[str, str], depth: Depth) -> Question:
+    """The question of those who need not name what is above (PS3.4 §C.4.1.2.2.1); `\\` stands between UIDs."""
+    named = {level: _plain(patterns.get(UNIQUE[level], "")) for level in Depth if level <= depth}
+    return _question(patterns, depth, {level: uids for level, uids in named.items() if uids}, is_retrieval=False)
+
+
+def _question(
+    patterns: dict[str, str], depth: Depth, uids: dict[Depth, tuple[str, ...]], *, is_retrieval: bool
+) -> Question:
     wanted = tuple(keyword for keyword in patterns if DEPTH_OF.get(keyword, Depth.IMAGE + 1) <= depth)
     asked = [] if is_retrieval else [keyword for keyword, pattern in patterns.items() if pattern]
     judged = [keyword for keyword in asked if keyword in wanted and not _is_settled(keyword, uids)]
@@ -71,16 +83,19 @@ def _uids(patterns: dict[str, str], depth: Depth, top: Depth, *, is_retrieval: b
     """The UIDs of each level that names some. Raises Unanswerable where the hierarchy demands one and has none."""
     uids = {}
     for level in Depth:
-        pattern = patterns.get(UNIQUE[level], "")
-        listed = tuple(part for part in pattern.split("\\") if part)
-        is_plain = bool(listed) and not _WILD & set(pattern)
-        if top <= level < depth and not (is_plain and len(listed) == 1):
+        listed = _plain(patterns.get(UNIQUE[level], ""))
+        if top <= level < depth and len(listed) != 1:
             raise Unanswerable(status.DOES_NOT_MATCH_CLASS, f"needs one {UNIQUE[level]}")
-        if level == depth and is_retrieval and not is_plain:
+        if level == depth and is_retrieval and not listed:
             raise Unanswerable(status.DOES_NOT_MATCH_CLASS, f"needs {UNIQUE[level]}")
-        if is_plain and level <= depth:
+        if listed and level <= depth:
             uids[level] = listed
     return uids
+
+
+def _plain(pattern: str) -> tuple[str, ...]:
+    """The values that a pattern lists; none where one of them has a wildcard."""
+    return () if _WILD & set(pattern) else tuple(part for part in pattern.split("\\") if part)
 
 
 def _is_settled(keyword: str, uids: dict[Depth, tuple[str, ...]]) -> bool:

@@ -18,8 +18,8 @@ from dcmsync.commands.places import Places
 from dcmsync.errors import DcmsyncError, UsageError
 
 if TYPE_CHECKING:
-    from dcmsync.net.association import Peer
     from dcmsync.net.patience import Watch
+    from dcmsync.node.moving import Destination
     from dcmsync.node.node import Settings
 
 
@@ -45,11 +45,13 @@ def settings(arguments: Namespace, watch: Watch, streams: Streams) -> Settings:
     )
 
 
-def _destinations(arguments: Namespace, places: Places, streams: Streams) -> dict[str, Peer]:
+def _destinations(arguments: Namespace, places: Places, streams: Streams) -> dict[str, Destination]:
     """By AE title, whom C-MOVE may send to: those that options name go before those of the configuration."""
     configured = config.load(arguments.config, environ).endpoints
     named = list(arguments.destination or [])
-    found: dict[str, Peer] = {}
+    from dcmsync.node.moving import Destination
+
+    found: dict[str, Destination] = {}
     for word in dict.fromkeys([*named, *configured]):
         try:
             place = places.parse(word)
@@ -59,12 +61,13 @@ def _destinations(arguments: Namespace, places: Places, streams: Streams) -> dic
                 continue
             own = place.calling_ae or (configured[word].calling if word in configured else None) or arguments.ae
             peer = structs.replace(places.node(word).peer, calling_ae=own)
+            granted = places.quirks(word).max_associations
         except DcmsyncError as trouble:
             if word in named:
                 raise
             streams.warn(f"nothing can be sent to {word}: {trouble}")
             continue
         if peer.called_ae in found:
-            streams.note(f"{peer.called_ae} is {found[peer.called_ae].name}, not {peer.name}")
-        found.setdefault(peer.called_ae, peer)
+            streams.note(f"{peer.called_ae} is {found[peer.called_ae].peer.name}, not {peer.name}")
+        found.setdefault(peer.called_ae, Destination(peer=peer, max_associations=granted))
     return found

@@ -16,7 +16,6 @@ import anyio
 import anyio.abc
 
 from dcmsync.errors import DcmsyncError, Rejected, Unreachable
-from dcmsync.net.association import associate
 from dcmsync.node.archive import Archive
 from dcmsync.node.moving import Route
 from dcmsync.wire.dimse import status
@@ -117,9 +116,7 @@ class Commitments:
 
     async def _say(self, pledge: Pledge, route: Route) -> None:
         assert pledge.report is not None
-        async with associate(
-            route.peer, _CONTEXTS, roles=_ROLES, watch=route.watch, limits=route.limits
-        ) as association:
+        async with route.turn(), route.associate(_CONTEXTS, _ROLES) as association:
             code = await association.report(pledge.report)
         if status.is_failure(code):
             raise Rejected(f"{route.peer.name}: the peer does not take the result: status 0x{code:04X}")

@@ -6,13 +6,15 @@ context with its own transfer syntax, or has failed.
 Theory of operation: three tasks. One delivers; one hears whether the requestor cancels, or leaves; the third tells it
 how far things are, once a second at least, so that it does not take a slow destination for a dead node. What the
 destination does not take within its deadlines has failed. An association that breaks after some instances is followed
-by another for the rest; one that breaks before any, or stalls, is the last.
+by another for the rest; one that breaks before any, or stalls, is the last. Where the destination grants few
+associations, a move waits for its turn, and the requestor hears that nothing has been sent yet.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 
 import anyio
 import anyio.lowlevel
@@ -31,6 +33,7 @@ from dcmsync.node.suboperations import SubOperations
 from dcmsync.wire.dimse import status
 from dcmsync.wire.dimse.command import Command
 from dcmsync.wire.dimse.operations import Originator
+from dcmsync.wire.upperlayer.codec import ProposedContext, Role
 from dcmsync.wire.upperlayer.contexts import MAX_CONTEXTS, propose
 
 _TELL_EVERY_S = 1.0
@@ -39,12 +42,37 @@ Pair = tuple[str, str]
 """SOP class and transfer syntax."""
 
 
-class Route(Struct, frozen=True, kw_only=True):
-    """How instances get to a destination."""
+class Destination(Struct, frozen=True, kw_only=True):
+    """A node that may be sent to. It grants us `max_associations` at a time; any number, where that is None."""
 
     peer: Peer
-    watch: Watch
-    limits: Limits
+    max_associations: int | None = None
+
+
+class Route:
+    """How instances get to a destination, and how many may be on the way there at a time."""
+
+    def __init__(self, destination: Destination, watch: Watch, limits: Limits) -> None:
+        self.peer = destination.peer
+        self._watch = watch
+        self._limits = limits
+        granted = destination.max_associations
+        self._free = None if granted is None else anyio.Semaphore(granted)
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Waits until one association more may be opened; it is, while the body runs."""
+        if self._free is None:
+            yield
+            return
+        async with self._free:
+            yield
+
+    def associate(
+        self, proposed: Sequence[ProposedContext], roles: Sequence[Role] = ()
+    ) -> AbstractAsyncContextManager[Association]:
+        """An association with the destination; `net.association.associate` says what it raises."""
+        return associate(self.peer, proposed, roles=roles, watch=self._watch, limits=self._limits)
 
 
 class Move:
@@ -65,6 +93,7 @@ class Move:
         self._originator = Originator(visit.calling_ae, request.message_id)
         self._route = route
         self._is_cancelled = False
+        self._patience = anyio.CancelScope()  # while we wait for our turn
         self._lost: Exception | None = None  # how the requestor left
 
     async def run(self, images: Sequence[Image]) -> None:
@@ -88,6 +117,7 @@ class Move:
         try:
             await self._inbox.cancellation(self._message_id)
             self._is_cancelled = True
+            self._patience.cancel()
         except (DcmsyncError, ReleasedByPeer) as error:
             self._lost = error
             whole.cancel()
@@ -120,8 +150,13 @@ class Move:
 
     async def _send(self, waiting: deque[Image], pairs: Sequence[Pair], work: SubOperations) -> None:
         """Sends what waits on one association, as far as that goes; each is taken off with its verdict."""
-        route = self._route
-        async with associate(route.peer, propose(pairs), watch=route.watch, limits=route.limits) as association:
+        async with AsyncExitStack() as stack:
+            with self._patience:
+                await stack.enter_async_context(self._route.turn())
+            if self._is_cancelled:
+                return
+            self._patience = anyio.CancelScope()
+            association = await stack.enter_async_context(self._route.associate(propose(pairs)))
             while waiting and not self._is_cancelled:
                 code = status.PROCESSING_FAILURE
                 image = waiting.popleft()

@@ -16,7 +16,6 @@ from msgspec import Struct
 from dcmsync.contract import Landed
 from dcmsync.endpoints.folder.landing import Landing
 from dcmsync.errors import DcmsyncError
-from dcmsync.net.association import Peer
 from dcmsync.net.channel import Limits
 from dcmsync.net.listener import Listener, Visit
 from dcmsync.net.listener import Settings as ListenerSettings
@@ -24,7 +23,7 @@ from dcmsync.net.patience import Watch
 from dcmsync.net.tls import Secure
 from dcmsync.node.archive import Archive, Queue
 from dcmsync.node.committing import Commitments
-from dcmsync.node.moving import Route
+from dcmsync.node.moving import Destination, Route
 from dcmsync.node.policy import Network, Policy
 from dcmsync.node.service import House, Service
 
@@ -49,7 +48,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     networks: tuple[Network, ...] | None = None
     max_associations: int = 32
     timeout_s: float = 60.0
-    destinations: Mapping[str, Peer] = {}
+    destinations: Mapping[str, Destination] = {}
     secure: Secure | None = None
     requires_identity: bool = False
     rescan_s: float | None = None
@@ -77,7 +76,7 @@ class Node:
         timeout_s = settings.timeout_s
         limits = Limits(timeout_s=timeout_s, connect_s=min(timeout_s, _REQUEST_S))
         routes = {
-            title: Route(peer=peer, watch=watch, limits=limits) for title, peer in settings.destinations.items()
+            title: Route(destination, watch, limits) for title, destination in settings.destinations.items()
         }
         self._commitments = Commitments(self.archive, routes, say)
         self._house = House(

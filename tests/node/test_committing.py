@@ -16,7 +16,7 @@ from dcmsync.net.channel import Limits
 from dcmsync.net.patience import Watch
 from dcmsync.node import committing
 from dcmsync.node.archive import Archive
-from dcmsync.node.moving import Route
+from dcmsync.node.moving import Destination, Route
 from dcmsync.transfer.lander import Lander
 from dcmsync.wire.dimse import command as commands
 from dcmsync.wire.dimse import commitment, operations
@@ -199,7 +199,7 @@ def pledged(tmp_path: Path, port: int, *, references: int = 1) -> list[dict[str,
         archive = Archive(str(tmp_path), make_queue=Lander, warn=lambda text: None)
         with Watch() as watch:
             peer = Peer(host=peers.HOST, port=port, called_ae="REQUESTOR", calling_ae="DCMSYNC")
-            routes = {"REQUESTOR": Route(peer=peer, watch=watch, limits=Limits(timeout_s=5))}
+            routes = {"REQUESTOR": Route(Destination(peer=peer), watch, Limits(timeout_s=5))}
             commitments = committing.Commitments(archive, routes, lambda event: said.append(dict(event)))
             async with anyio.create_task_group() as tasks:
                 commitments.start(tasks)

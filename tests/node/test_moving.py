@@ -344,3 +344,77 @@ calling = "SOMEBODY"
         assert move(caller, "BROKEN", "STUDY", StudyInstanceUID=STUDY)[0].status == 0xA801
     assert target.wait_for_event(event="opened")["calling"] == "SOMEBODY"
     assert "nothing can be sent to broken" in (tmp_path / "served.err").read_text()
+
+
+# Few associations at a time
+
+
+@pytest.fixture
+def narrow(tmp_path: Path) -> Iterator[tuple[Destination, list[str]]]:
+    """A destination that grants one association, and holds on to the first instance until it may go on."""
+
+    def answer(number: int, event: evt.Event) -> int:
+        destination.may_go_on.wait(nodes.DEADLINE_S)
+        return 0
+
+    with taking(answer) as destination:
+        configuration = tmp_path / "config.toml"
+        configuration.write_text(f"[endpoints.target]\nlocator = 'TARGET@{peers.HOST}:{destination.port}'\n"
+                                 "max_associations = 1\n")  # fmt: skip
+        yield destination, ["--config", str(configuration)]
+
+
+def beginning(caller: nodes.Caller) -> "operations.Conversation":
+    """A C-MOVE that has begun, and of which nothing is done yet."""
+    caller.associate(CONTEXTS)
+    conversation = operations.move(5, operations.STUDY_ROOT_MOVE, "TARGET")
+    keys = dataset.encode_identifier({"StudyInstanceUID": STUDY}, "STUDY", EXPLICIT_LITTLE)
+    caller.say(1, conversation.request, keys)
+    assert caller.hear()[0].status == 0xFF00
+    return conversation
+
+
+def ending(caller: nodes.Caller) -> Command:
+    final = caller.hear()[0]
+    while final.status == 0xFF00:
+        final = caller.hear()[0]
+    return final
+
+
+@pytest.mark.slow
+def test_no_more_associations_are_opened_than_the_destination_grants(
+    made: list[samples.Sample], tmp_path: Path, narrow: tuple[Destination, list[str]]
+) -> None:
+    destination, options = narrow
+    with (
+        nodes.serving(tmp_path / "served", *options) as node,
+        nodes.Caller(node.port) as first,
+        nodes.Caller(node.port) as second,
+    ):
+        beginning(first)
+        beginning(second)
+        assert second.hear()[0].completed == 0, "who waits for its turn hears of it"
+        assert destination.associations == 1
+        destination.may_go_on.set()
+        assert [(each.status, each.completed) for each in (ending(first), ending(second))] == [(0, 6), (0, 6)]
+        assert destination.associations == 2
+
+
+@pytest.mark.slow
+def test_a_move_that_waits_for_its_turn_can_be_cancelled(
+    made: list[samples.Sample], tmp_path: Path, narrow: tuple[Destination, list[str]]
+) -> None:
+    destination, options = narrow
+    with (
+        nodes.serving(tmp_path / "served", *options) as node,
+        nodes.Caller(node.port) as first,
+        nodes.Caller(node.port) as second,
+    ):
+        beginning(first)
+        destination.has_come.wait(nodes.DEADLINE_S)
+        second.say(1, beginning(second).cancel())
+        final = ending(second)
+        assert (final.status, final.completed, final.remaining) == (0xFE00, 0, 6)
+        destination.may_go_on.set()
+        assert ending(first).completed == 6
+        assert destination.associations == 1

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Container, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Container, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from email.utils import parsedate_to_datetime
 from types import TracebackType
@@ -132,7 +132,7 @@ class Answer:
         self._name = name
         self._throttle = limits.throttle
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
         """The octets of the body as they come. Raises Disconnected when it ends early, Stalled."""
         self.guard.resume()
         try:
@@ -153,7 +153,7 @@ class Answer:
     async def read(self, most: int = 64 << 20) -> bytes:
         """All of the body. Raises as `pieces` does, and RemoteProtocolError when there are more octets than `most`."""
         found = bytearray()
-        async with aclosing(self.pieces()) as pieces:  # type: ignore[type-var]
+        async with aclosing(self.pieces()) as pieces:
             async for octets in pieces:
                 found += octets
                 if len(found) > most:

@@ -1,0 +1,80 @@
+"""Two places as one: one that is asked what there is, and another that gives it.
+
+Owns nothing but that: both are places by themselves, of any kind. The one that gives is opened when something is to be
+fetched, so that a question pays for the one that is asked alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+
+from msgspec.structs import replace
+
+from dcmsync import contract
+from dcmsync.contract import Ask, Attributes, Ending, Level, Manner, Mannered, Receiver, Source, Want
+from dcmsync.quirks import Quirks, quirks_of
+
+
+class Paired:
+    """A place that has the name of the one that is asked. `giver` opens the other."""
+
+    def __init__(self, asked: Source, giver: Callable[[], Source]) -> None:
+        self.name = asked.name
+        self._asked = asked
+        self._giver = giver
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Session]:
+        """A session with both."""
+        async with AsyncExitStack() as stack:
+            asked = await stack.enter_async_context(self._asked.session())
+            yield Session(asked, self._giver, stack)
+
+
+class Session:
+    """Satisfies contract.Session. The session with the giver ends with `stack`."""
+
+    def __init__(self, asked: contract.Session, giver: Callable[[], Source], stack: AsyncExitStack) -> None:
+        self._asked = asked
+        self._giver = giver
+        self._stack = stack
+        self._giving: contract.Session | None = None
+
+    @property
+    def quirks(self) -> Quirks:
+        """Those of the place that is asked; whether lists of UIDs may be fetched is the other's to say."""
+        takes_no_lists = self._giving is not None and quirks_of(self._giving).no_uid_lists
+        return replace(quirks_of(self._asked), no_uid_lists=takes_no_lists)
+
+    def find(self, ask: Ask) -> AsyncGenerator[Attributes | Ending, None]:
+        """What the place that is asked says."""
+        return self._asked.find(ask)
+
+    async def manner(self, level: Level) -> Manner:
+        """As the place that is asked has it."""
+        return await self._asked.manner(level) if isinstance(self._asked, Mannered) else Manner()
+
+    async def fetch(self, want: Want, receiver: Receiver) -> Ending:
+        """What the other gives; its instances are asked for first, where none are named."""
+        if not want.instances:
+            want = replace(want, instances=await self._instances(want))
+        if self._giving is None:
+            self._giving = await self._stack.enter_async_context(self._giver().session())
+        return await self._giving.fetch(want, receiver)
+
+    async def rest(self) -> None:
+        """Both let go of what they give to one at a time."""
+        await self._asked.rest()
+        if self._giving is not None:
+            await self._giving.rest()
+
+    async def _instances(self, want: Want) -> dict[str, str]:
+        """SOP Instance UID -> SOP Class UID of a series, as the place that is asked tells them."""
+        keys = {"StudyInstanceUID": want.study_uid, "SeriesInstanceUID": want.series_uid, "SOPInstanceUID": ""}
+        found: dict[str, str] = {}
+        async with aclosing(self._asked.find(Ask(level=Level.INSTANCE, keys=keys, wanted=("SOPClassUID",)))) as answers:
+            async for answer in answers:
+                if not isinstance(answer, Ending) and answer.get("SOPInstanceUID"):
+                    found[str(answer["SOPInstanceUID"])] = str(answer.get("SOPClassUID", ""))
+        return found

@@ -84,7 +84,7 @@ def search_of(ask: Ask, *, takes_lists: bool = True, fuzzy: bool = False) -> Sea
         level=ask.level,
         path=path,
         query=tuple(query),
-        wanted=tuple(map(tag_of, fields)),
+        wanted=tuple(map(tag_of, {ask.level.unique_key: None, **fields})),
         weakened=frozenset(weakened),
         is_below=bool(pinned),
     )

@@ -5,12 +5,13 @@ Cheap to make, and opens no connection. Refuses to know what a session says; `se
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from dcmsync.endpoints.dicomweb.listing import Lister
 from dcmsync.endpoints.dicomweb.retrieving import Retriever
 from dcmsync.endpoints.dicomweb.session import Session
+from dcmsync.endpoints.dicomweb.storing import Storer
 from dcmsync.net.http import Door
 from dcmsync.quirks import Quirks
 from dcmsync.wire.upperlayer.extension import Wishes
@@ -19,11 +20,19 @@ from dcmsync.wire.upperlayer.extension import Wishes
 class DicomwebPlace:
     """One service. What one session learns of it, the others know."""
 
-    def __init__(self, door: Door, lister: Lister, retriever: Retriever, quirks: Quirks, wishes: Wishes) -> None:
+    def __init__(
+        self,
+        door: Door,
+        *,
+        warn: Callable[[str], None],
+        quirks: Quirks = Quirks(),  # noqa: B008  # a frozen value
+        wishes: Wishes = Wishes(),  # noqa: B008  # a frozen value
+    ) -> None:
         self.name = door.name
         self._door = door
-        self._lister = lister
-        self._retriever = retriever
+        self._lister = Lister(door, warn, page=quirks.limit)
+        self._retriever = Retriever(door, warn)
+        self._storer = Storer(door)
         self._quirks = quirks
         self._wishes = wishes
 
@@ -37,4 +46,4 @@ class DicomwebPlace:
     async def session(self) -> AsyncIterator[Session]:
         """A session; any number may be open."""
         async with self._door:
-            yield Session(self._lister, self._retriever, self._quirks, self._wishes)
+            yield Session(self._lister, self._retriever, self._storer, self._quirks, self._wishes)

@@ -1,4 +1,4 @@
-"""One conversation with a DICOMweb server: QIDO-RS and WADO-RS as `contract.py` promises.
+"""One conversation with a DICOMweb server: QIDO-RS, WADO-RS and STOW-RS as `contract.py` promises.
 
 Owns what an answer to a search must tell before it counts, and patients, which DICOMweb does not know: they are
 gathered from studies. Refuses to match (whoever asks does), and to judge what arrives.
@@ -6,28 +6,42 @@ gathered from studies. Refuses to match (whoever asks does), and to judge what a
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 
 from msgspec.structs import replace
 
-from dcmsync.contract import PATIENT_KEYWORDS, Ask, Attributes, Ending, Level, Manner, Receiver, Want
+from dcmsync.contract import PATIENT_KEYWORDS, Ask, Attributes, Ending, Level, Manner, Receiver, Together, Want
 from dcmsync.endpoints.dicomweb.asking import Search, search_of
 from dcmsync.endpoints.dicomweb.listing import Lister
 from dcmsync.endpoints.dicomweb.retrieving import Retriever
+from dcmsync.endpoints.dicomweb.storing import Storer
+from dcmsync.errors import LocalTrouble
+from dcmsync.endpoints.dicomweb.storing import Storer
 from dcmsync.quirks import Quirks
 from dcmsync.wire import jsonvalues
 from dcmsync.wire.upperlayer.extension import Wishes
 
 
 class Session:
-    """Satisfies contract.Session. `quirks` are those of its server."""
+    """Satisfies contract.Holds and contract.StoresTogether. `quirks` are those of its server."""
 
-    def __init__(self, lister: Lister, retriever: Retriever, quirks: Quirks, wishes: Wishes) -> None:
+    def __init__(self, lister: Lister, retriever: Retriever, storer: Storer, quirks: Quirks, wishes: Wishes) -> None:
         self.quirks = replace(quirks, limit=None)  # the length of a page: there is more behind it
+        self.is_ready_for = storer.is_ready_for
+        self.prepare = storer.prepare
+        self.store = storer.store
+        self.store_together = storer.store_together
+        self.commit = storer.commit
         self._lister = lister
         self._retriever = retriever
+        self._storer = storer
         self._wishes = wishes
+
+    @property
+    def together(self) -> Together:
+        """How much may go into one delivery."""
+        return self._storer.together
 
     async def find(self, ask: Ask) -> AsyncGenerator[Attributes | Ending, None]:
         """The answers of one search, page by page; see `contract.Finds`."""
@@ -43,6 +57,31 @@ class Session:
     async def fetch(self, want: Want, receiver: Receiver) -> Ending:
         """WADO-RS of a series, or of some of its instances; see `contract.Fetches`."""
         return await self._retriever.fetch(want, receiver)
+
+    @property
+    def together(self) -> Together:
+        """The most to send in one request."""
+        return self._storer.together
+
+    def is_ready_for(self, arrival: Arrival) -> bool:
+        """Whether the server is there, as far as is known."""
+        return self._storer.is_ready_for(arrival)
+
+    async def prepare(self, arrivals: Sequence[Arrival]) -> None:
+        """Sees whether the server is there; see `contract.Stores`."""
+        await self._storer.prepare(arrivals)
+
+    async def store(self, parcel: Parcel) -> Ending:
+        """STOW-RS of one instance; see `contract.Stores`."""
+        return await self._storer.store(parcel)
+
+    async def store_together(self, parcels: Sequence[Parcel]) -> Sequence[Ending | LocalTrouble]:
+        """STOW-RS of several; see `contract.StoresTogether`."""
+        return await self._storer.store_together(parcels)
+
+    async def commit(self, instances: Mapping[str, str]) -> Callable[[], Awaitable[Commitment]]:
+        """Raises Rejected: there is nothing like it by DICOMweb."""
+        return await self._storer.commit(instances)
 
     async def manner(self, level: Level) -> Manner:
         """How things of a level are asked for. Where it is wished for, the server is tried: nothing else tells."""

@@ -27,6 +27,7 @@ from dcmsync.errors import Insecure, LocalTrouble, OutOfResources, PeerError, Re
 from dcmsync.net.http import Door
 from dcmsync.net.parcels import Piece, head_of, joined, octets_of
 from dcmsync.wire.dimse import status
+from dcmsync.wire.multipart import Writer
 
 MOST_PARCELS = 100
 MOST_OCTETS = 64 << 20
@@ -45,7 +46,6 @@ _MEANT: Mapping[int, int] = {
 """What an HTTP status means for the one instance that was sent, where the answer does not list it."""
 
 _PHRASED = frozenset(map(int, HTTPStatus))
-_END_OF_PART = b"\r\n"
 _STORED_TAG, _FAILED_TAG, _UID_TAG = "00081199", "00081198", "00081155"  # ReferencedSOPSequence, FailedSOPSequence
 _WARNING_TAG, _REASON_TAG = "00081196", "00081197"  # WarningReason, FailureReason
 
@@ -181,14 +181,11 @@ class Related:
     """Parcels as one multipart/related body (net.http.Body). `trouble`: which one could not be read, and why."""
 
     def __init__(self, parcels: Sequence[Parcel]) -> None:
-        boundary = secrets.token_hex(16)
-        self.media_type = f'multipart/related; type="application/dicom"; boundary={boundary}'
-        self.trouble: tuple[int, LocalTrouble] | None = None
-        self._opening = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
-        self._closing = f"--{boundary}--\r\n".encode()
+        self._writer = Writer(secrets.token_hex(16))
         self._files = [(head_of(parcel), parcel) for parcel in parcels]
-        around = len(self._opening) + len(_END_OF_PART)
-        self.length = sum(around + len(head) + parcel.size for head, parcel in self._files) + len(self._closing)
+        self.media_type = self._writer.media_type
+        self.length = self._writer.length(len(head) + parcel.size for head, parcel in self._files)
+        self.trouble: tuple[int, LocalTrouble] | None = None
 
     def pieces(self) -> AsyncIterator[Piece]:
         """All octets, from the beginning."""
@@ -197,15 +194,15 @@ class Related:
 
     def _pieces(self) -> Iterator[Piece]:
         for at, (head, parcel) in enumerate(self._files):
-            yield self._opening
+            yield self._writer.head
             yield head
             try:
                 yield from octets_of(parcel)
             except LocalTrouble as trouble:
                 self.trouble = at, trouble
                 raise
-            yield _END_OF_PART
-        yield self._closing
+            yield Writer.TAIL
+        yield self._writer.closing
 
 
 class Said(Struct, frozen=True, kw_only=True):

@@ -6,7 +6,7 @@ gathered from studies. Refuses to match (whoever asks does), and to judge what a
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from msgspec.structs import replace
@@ -15,8 +15,6 @@ from dcmsync.contract import PATIENT_KEYWORDS, Ask, Attributes, Ending, Level, M
 from dcmsync.endpoints.dicomweb.asking import Search, search_of
 from dcmsync.endpoints.dicomweb.listing import Lister
 from dcmsync.endpoints.dicomweb.retrieving import Retriever
-from dcmsync.endpoints.dicomweb.storing import Storer
-from dcmsync.errors import LocalTrouble
 from dcmsync.endpoints.dicomweb.storing import Storer
 from dcmsync.quirks import Quirks
 from dcmsync.wire import jsonvalues
@@ -57,31 +55,6 @@ class Session:
     async def fetch(self, want: Want, receiver: Receiver) -> Ending:
         """WADO-RS of a series, or of some of its instances; see `contract.Fetches`."""
         return await self._retriever.fetch(want, receiver)
-
-    @property
-    def together(self) -> Together:
-        """The most to send in one request."""
-        return self._storer.together
-
-    def is_ready_for(self, arrival: Arrival) -> bool:
-        """Whether the server is there, as far as is known."""
-        return self._storer.is_ready_for(arrival)
-
-    async def prepare(self, arrivals: Sequence[Arrival]) -> None:
-        """Sees whether the server is there; see `contract.Stores`."""
-        await self._storer.prepare(arrivals)
-
-    async def store(self, parcel: Parcel) -> Ending:
-        """STOW-RS of one instance; see `contract.Stores`."""
-        return await self._storer.store(parcel)
-
-    async def store_together(self, parcels: Sequence[Parcel]) -> Sequence[Ending | LocalTrouble]:
-        """STOW-RS of several; see `contract.StoresTogether`."""
-        return await self._storer.store_together(parcels)
-
-    async def commit(self, instances: Mapping[str, str]) -> Callable[[], Awaitable[Commitment]]:
-        """Raises Rejected: there is nothing like it by DICOMweb."""
-        return await self._storer.commit(instances)
 
     async def manner(self, level: Level) -> Manner:
         """How things of a level are asked for. Where it is wished for, the server is tried: nothing else tells."""

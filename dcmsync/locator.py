@@ -1,8 +1,8 @@
 """The strings that name places (locators), read once at the edge.
 
-Owns the grammar of locators, for the kinds that exist: configured names, DIMSE nodes, folders, zip archives; and what a
-file below a local place may be called. Refuses to look at the file system or the network, and never takes a plain word
-for a host.
+Owns the grammar of locators, for the kinds that exist: configured names, DIMSE nodes, places that speak HTTP, folders,
+zip archives; and what a file below a local place may be called. Refuses to look at the file system or the network,
+never takes a plain word for a host, and takes no secret: a locator stands in records and messages.
 """
 
 import re
@@ -20,6 +20,9 @@ _AT_FORM = re.compile(rf"(?:(?P<calling>{_AE}):)?(?P<ae>{_AE})@(?P<host>{_HOST})
 _HOST_FORM = re.compile(rf"(?P<host>{_HOST}):(?P<ae>{_AE}):(?P<port>\d+)")
 
 _SCHEMES = {"dicom": False, "dicoms": True}  # whether TLS is spoken
+_PORTS = {"http": 80, "https": 443}
+_URL = re.compile(rf"(?P<scheme>https?)://(?P<host>{_HOST})(?::(?P<port>\d{{1,5}}))?(?P<path>(?:/[!-~]*)?)", re.I)
+_DATASTORE = re.compile(r"(?P<datastore>[0-9a-f]{32})/?(?:\?region=(?P<region>[a-z0-9-]+))?")
 
 
 class Node(Struct, frozen=True, kw_only=True):
@@ -54,11 +57,74 @@ class Archive(Struct, frozen=True):
         return self.path
 
 
-Locator = Node | Folder | Archive
+class Web(Struct, frozen=True):
+    """A DICOMweb service. `url` is its base, canonical: without a slash at its end, a query, or a default port."""
+
+    url: str
+
+    def __str__(self) -> str:
+        return self.url
+
+
+class WadoUri(Struct, frozen=True):
+    """A WADO-URI service."""
+
+    url: str
+
+    def __str__(self) -> str:
+        return f"wado-uri+{self.url}"
+
+
+class Mint(Struct, frozen=True):
+    """A MINT study search."""
+
+    url: str
+
+    def __str__(self) -> str:
+        return f"mint+{self.url}"
+
+
+class Rad69(Struct, frozen=True):
+    """An Imaging Document Source (IHE RAD-69)."""
+
+    url: str
+
+    def __str__(self) -> str:
+        return f"rad69+{self.url}"
+
+
+class Xnat(Struct, frozen=True):
+    """A project of an XNAT server, whose base is `url`."""
+
+    url: str
+    project: str
+
+    def __str__(self) -> str:
+        return f"xnat+{self.url}/{self.project}"
+
+
+class Ahi(Struct, frozen=True):
+    """A data store of AWS HealthImaging. `region` is "" where the locator does not say it."""
+
+    datastore: str
+    region: str = ""
+
+    def __str__(self) -> str:
+        return f"ahi://{self.datastore}{f'?region={self.region}' if self.region else ''}"
+
+
+Http = Web | WadoUri | Mint | Rad69 | Xnat | Ahi
+Locator = Node | Folder | Archive | Http
+
+_WEB: dict[str, type[Web | WadoUri | Mint | Rad69]] = {
+    "": Web, "wado-uri": WadoUri, "mint": Mint, "rad69": Rad69,
+}  # fmt: skip
+_BELOW = {"xnat": "xnat+https://host/PROJECT", "ahi": "ahi://DATASTORE?region=REGION"}
 
 FORMS = (
     "a name from the config, AET@host:port, host:AET:port, dicom://AET@host:port, dicoms://… with TLS, "
-    "a folder (with a / or .), or an archive (….zip)"
+    "https://host/path (DICOMweb), wado-uri+https://…, mint+https://…, rad69+https://…, xnat+https://host/PROJECT, "
+    "ahi://DATASTORE?region=…, a folder (with a / or .), or an archive (….zip)"
 )
 
 
@@ -69,8 +135,13 @@ def parse(text: str, *, names: Iterable[str] = ()) -> Locator:
     """
     scheme, separator, rest = text.partition("://")
     if separator:
+        kind, _, transport = scheme.lower().rpartition("+")
+        if transport in _PORTS and (kind in _WEB or kind == "xnat"):
+            return _web(kind, f"{transport}://{rest}", text)
+        if scheme.lower() == "ahi":
+            return _ahi(rest, text)
         if scheme not in _SCHEMES:
-            words = f"{text!r}: {scheme}:// is not a kind of place that this version knows"
+            words = f"{shown(text)!r}: {scheme}:// is not a kind of place that this version knows"
             raise UsageError(words, advice=f"Write {FORMS}")
         match = _AT_FORM.fullmatch(rest.rstrip("/"))
         if match is None:
@@ -88,6 +159,45 @@ def parse(text: str, *, names: Iterable[str] = ()) -> Locator:
     listed = f"The configured names are: {', '.join(known)}" if known else "No names are configured"
     hint = f"Did you mean {near[0]}? " if near else ""
     raise UsageError(f"{text!r} is no place", advice=f"{hint}{listed}. Write {FORMS}")
+
+
+def _web(kind: str, url: str, text: str) -> Http:
+    """A place that speaks HTTP. Raises UsageError."""
+    if "@" in url.partition("://")[2].partition("/")[0]:
+        raise UsageError(f"{shown(text)!r}: user and password do not belong in a locator, which records repeat",
+                         advice="Set user and password_file of the endpoint in the configuration, or netrc",
+                         )  # fmt: skip
+    match = _URL.fullmatch(url)
+    if match is None or "?" in url or "#" in url:
+        advice = f"Write {_BELOW.get(kind, f'{kind}+https://host/path'.lstrip('+'))}, without a query"
+        told = re.sub(r"(?<=//).*@", "***@", text)  # a password with a slash in it, perhaps
+        raise UsageError(f"{told!r} is no URL of a place", advice=advice)
+    scheme, host, path = match["scheme"].lower(), match["host"].lower(), match["path"].rstrip("/")
+    port = int(match["port"] or _PORTS[scheme])
+    if not 0 < port < 65536:
+        raise UsageError(f"{text!r}: {port} is no port")
+    base = f"{scheme}://{host}" + (f":{port}" if port != _PORTS[scheme] else "")
+    if kind != "xnat":
+        return _WEB[kind](base + path)
+    above, _, project = path.rpartition("/")
+    if not project:
+        raise UsageError(f"{text!r} names no project", advice=f"Write {_BELOW['xnat']}")
+    return Xnat(base + above, project)
+
+
+def _ahi(rest: str, text: str) -> Ahi:
+    match = _DATASTORE.fullmatch(rest)
+    if match is None:
+        raise UsageError(f"{text!r} is no data store", advice=f"Write {_BELOW['ahi']}, with its 32 hexadecimal digits")
+    return Ahi(match["datastore"], match["region"] or "")
+
+
+def shown(text: str) -> str:
+    """A locator or URL as it may be told: without user and password."""
+    return _SECRET.sub("***", text)
+
+
+_SECRET = re.compile(r"(?<=//)[^/?#]*(?=@)")
 
 
 def _node(match: re.Match[str], text: str, *, tls: bool = False) -> Node:

@@ -1,17 +1,19 @@
 """The table of places: which module opens which kind of locator. Modules are named by string, imported when needed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Literal
 
 from msgspec import Struct
 
 from dcmsync.contract import Catalogue, Source
-from dcmsync.locator import Archive, Folder, Locator, Node
+from dcmsync.errors import UsageError
+from dcmsync.locator import Ahi, Archive, Folder, Locator, Mint, Node, Rad69, WadoUri, Web, Xnat
 from dcmsync.quirks import Quirks
 from dcmsync.wire.upperlayer.extension import Wishes
 
 if TYPE_CHECKING:
+    from dcmsync.net.http import Authority, Door
     from dcmsync.net.mailbox import Mailbox
     from dcmsync.net.patience import Watch
     from dcmsync.net.throttle import Throttle
@@ -22,6 +24,12 @@ KINDS: dict[type, str] = {
     Node: "dcmsync.endpoints.dimse.place:open_node",
     Folder: "dcmsync.endpoints.folder.place:open_folder",
     Archive: "dcmsync.endpoints.zip.place:open_archive",
+    Web: "dcmsync.endpoints.dicomweb.place:open_dicomweb",
+    WadoUri: "dcmsync.endpoints.wado.place:open_wado",
+    Mint: "dcmsync.endpoints.mint.place:open_mint",
+    Rad69: "dcmsync.endpoints.rad69.place:open_rad69",
+    Xnat: "dcmsync.endpoints.xnat.place:open_xnat",
+    Ahi: "dcmsync.endpoints.ahi.place:open_ahi",
 }
 
 
@@ -33,12 +41,24 @@ class Access(Struct, frozen=True, kw_only=True):
     identity_required: bool = False
 
 
+class WebAccess(Struct, frozen=True, kw_only=True):
+    """How a place that speaks HTTP lets us in. `terms` are those of TLS, `authority` shows who we are, `proxy` is the
+    URL of one, `headers` go with each request.
+    """
+
+    terms: "Terms | None" = None
+    authority: "Authority | None" = None
+    proxy: str = ""
+    headers: Mapping[str, str] = {}
+
+
 class Setting(Struct, frozen=True, kw_only=True):
     """What a place is opened with. Remote ones: who we are there, and how patient to be. Local ones: `catalogue`
     gives what is remembered of the place at a path, `skipped` hears the path and why of what is passed by, `warn` what
     may surprise. DIMSE nodes: `via` says by which service they give, None for what they offer; `mailbox` opens where
     the instances of a C-MOVE arrive, and `senders` are other hosts that they may come from; `quirks` are to be heeded;
-    `access` says how we are let in, `model` and `wishes` how it is asked; `throttle` slows all traffic down.
+    `access` says how we are let in, `model` and `wishes` how it is asked. Places that speak HTTP: `web` says how we are
+    let in. `throttle` slows all traffic down.
     """
 
     calling_ae: str
@@ -55,10 +75,32 @@ class Setting(Struct, frozen=True, kw_only=True):
     model: Literal["study", "patient", "patient-study"] = "study"
     wishes: Wishes = Wishes()
     throttle: "Throttle | None" = None
+    web: WebAccess = WebAccess()
+
+    def door(self, base: str, name: str) -> "Door":
+        """HTTP to a base URL, for a place that messages call `name`. Opens no connection."""
+        from dcmsync.net import tls  # lazy: only who speaks HTTP pays for it
+        from dcmsync.net.channel import Limits
+        from dcmsync.net.http import Door
+        from dcmsync.net.tls import Terms
+
+        return Door(
+            base,
+            name=name,
+            limits=Limits(timeout_s=self.timeout_s, throttle=self.throttle),
+            secure=tls.client(self.web.terms or Terms()) if base.startswith("https:") else None,
+            authority=self.web.authority,
+            proxy=self.web.proxy,
+            headers=self.web.headers,
+            warn=self.warn,
+        )
 
 
 def open_place(locator: Locator, setting: Setting) -> Source:
     """The place that a locator names. Opens no connection, and reads nothing yet."""
-    module, _, function = KINDS[type(locator)].partition(":")
-    opened: Source = getattr(import_module(module), function)(locator, setting)
-    return opened
+    name, _, function = KINDS[type(locator)].partition(":")
+    try:
+        opened: Callable[[Locator, Setting], Source] = getattr(import_module(name), function)
+    except (ModuleNotFoundError, AttributeError):
+        raise UsageError(f"{locator} is of a kind that this version does not speak to yet") from None
+    return opened(locator, setting)

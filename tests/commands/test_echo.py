@@ -100,7 +100,7 @@ def test_a_node_that_announces_two_gigabytes_is_given_up(workdir: Workdir) -> No
     assert done.status in (4, 5), done
 
 
-@pytest.mark.parametrize("words", [(), ("pacs",), ("./folder",), ("https://host/",), ("A@h:1", "B@h:1"), ("A@h:0",)])
+@pytest.mark.parametrize("words", [(), ("pacs",), ("./folder",), ("gopher://host/",), ("A@h:1", "B@h:1"), ("A@h:0",)])
 def test_wrong_words(words: tuple[str, ...], workdir: Workdir) -> None:
     done = workdir.run("echo", *words)
     assert done.status == 2, done

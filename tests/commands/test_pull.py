@@ -384,7 +384,7 @@ def test_a_bad_line_ends_the_input_after_what_came_before_it(
 
 @pytest.mark.parametrize("more", [
     {"source": None}, {"source": ""}, {"StudyInstanceUID": ""}, {"StudyInstanceUID": None}, {"SeriesInstanceUID": None},
-    {"source": "nowhere"}, {"source": "https://pacs/"},
+    {"source": "nowhere"}, {"source": "gopher://pacs/"},
 ])  # fmt: skip
 def test_a_record_that_names_nothing_to_fetch_is_a_bad_line(
     more: dict[str, object], workdir: Workdir, archive: peers.Peer, made: list[samples.Sample]

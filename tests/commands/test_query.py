@@ -273,7 +273,7 @@ def test_expanding_needs_a_pipe(workdir: Workdir) -> None:
     (("X@127.0.0.1:104", "StudyDate=20240101", "--since", "2d"), "--since"),
     (("X@127.0.0.1:104", "--since", "yesterday"), "yesterday"),
     (("pacs", "PatientID=A"), "No names are configured"),
-    (("https://pacs/wado", "PatientID=A"), "https://"),
+    (("gopher://pacs/wado", "PatientID=A"), "gopher://"),
     (("X@127.0.0.1:70000", "PatientID=A"), "70000"),
     ((), "ENDPOINT"),
 ])  # fmt: skip

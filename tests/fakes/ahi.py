@@ -1,0 +1,300 @@
+"""A data store of AWS HealthImaging on the loopback interface, over Part 10 files: the native API and its DICOMweb.
+
+    with DataStore() as store:
+        store.add([sample.path, …])          # an image set for each series
+        store.add(paths, primary=False)
+        ... store.url, STORE_ID, KEY, SECRET ...
+
+It checks what the service checks: every signature, recomputed here by the rules of SigV4 and by nothing of ours; the
+clock; the region; what a search may ask; the media type. `before` may answer in place of it, to misbehave. Metadata is
+made with pydicom, in the shape that the service has: keywords, numbers as text, padding blanks kept, gzip.
+"""
+
+import hashlib
+import hmac
+import json
+import re
+import time
+from base64 import b64encode
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote, unquote
+
+import pydicom
+from pydicom.datadict import keyword_for_tag
+
+from tests.fakes.web import Reply, Seen, Web
+
+STORE_ID = "0123456789abcdef0123456789abcdef"
+REGION = "us-east-1"
+KEY, SECRET, TOKEN, BEARER = "AKIDEXAMPLE", "wJalrXUtnFEMIsecret/key", "session-token", "a.json.token"
+CLOCK_S = 300
+_PATH = re.compile(rf"/datastore/{STORE_ID}/(.*)")
+_INSTANCE = re.compile(r"studies/([\d.]+)/series/([\d.]+)/instances/([\d.]+)")
+_TAGS = {
+    "DICOMPatientId": "PatientID", "DICOMPatientName": "PatientName", "DICOMPatientBirthDate": "PatientBirthDate",
+    "DICOMPatientSex": "PatientSex", "DICOMStudyInstanceUID": "StudyInstanceUID", "DICOMStudyId": "StudyID",
+    "DICOMStudyDate": "StudyDate", "DICOMStudyTime": "StudyTime", "DICOMStudyDescription": "StudyDescription",
+    "DICOMAccessionNumber": "AccessionNumber", "DICOMSeriesInstanceUID": "SeriesInstanceUID",
+    "DICOMSeriesModality": "Modality", "DICOMSeriesNumber": "SeriesNumber",
+}  # fmt: skip
+_EQUAL = frozenset((
+    "DICOMPatientId", "DICOMAccessionNumber", "DICOMStudyId", "DICOMStudyInstanceUID", "DICOMSeriesInstanceUID",
+))  # fmt: skip
+_STUDY_LEVEL = frozenset((
+    "StudyInstanceUID", "StudyDate", "StudyTime", "StudyID", "StudyDescription", "AccessionNumber",
+    "ReferringPhysicianName",
+))  # fmt: skip
+_SERIES_LEVEL = frozenset(("SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "SeriesDate", "Modality"))
+
+
+@dataclass
+class ImageSet:
+    """One image set: its files by SOP Instance UID, as they were stored."""
+
+    id: str
+    files: dict[str, bytes]
+    primary: bool = True
+    version: int = 1
+    tags: dict[str, Any] = field(default_factory=dict)
+    document: bytes = b""
+
+
+class DataStore:
+    """The service; a context manager. `calls` lists the operations that were let in, in order."""
+
+    def __init__(self, *, bearer: bool = False, page: int = 50) -> None:
+        """With `bearer`, its DICOMweb takes tokens instead of signatures. `page`: image sets on one, at most."""
+        self.image_sets: list[ImageSet] = []
+        self.calls: list[str] = []
+        self.before: Callable[[str, Seen], Reply | None] = lambda operation, seen: None
+        self.session_token = ""
+        self.clock = time.time
+        self._bearer = bearer
+        self._page = page
+        self._web = Web(self._answer)
+
+    @property
+    def url(self) -> str:
+        """What to give as endpoint_url."""
+        return self._web.url
+
+    @property
+    def seen(self) -> list[Seen]:
+        """Every request, as it came."""
+        return self._web.seen
+
+    def __enter__(self) -> Self:
+        self._web.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._web.__exit__(kind, error, at)
+
+    def add(self, paths: Iterable[Path], *, primary: bool = True) -> list[ImageSet]:
+        """Imports files: an image set for each series."""
+        series: dict[str, dict[str, bytes]] = {}
+        for path in paths:
+            data_set = pydicom.dcmread(path, stop_before_pixels=True)
+            series.setdefault(data_set.SeriesInstanceUID, {})[data_set.SOPInstanceUID] = path.read_bytes()
+        made = [self._made(files, primary) for files in series.values()]
+        self.image_sets += made
+        return made
+
+    def environment(self) -> dict[str, str]:
+        """What the environment has to say to get in."""
+        return {"AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_REGION": REGION}
+
+    def _made(self, files: dict[str, bytes], primary: bool) -> ImageSet:
+        read = {uid: pydicom.dcmread(pydicom.filebase.DicomBytesIO(octets)) for uid, octets in files.items()}
+        first = next(iter(read.values()))
+        tags = {name: first[keyword].value for name, keyword in _TAGS.items() if keyword in first}
+        tags = {name: int(value) if name == "DICOMSeriesNumber" else str(value) for name, value in tags.items()}
+        number = hashlib.sha256(f"{len(self.image_sets)} {first.SeriesInstanceUID}".encode()).hexdigest()[:32]
+        made = ImageSet(id=number, files=files, primary=primary, tags=tags)
+        made.document = json.dumps(_document(made, read)).encode()
+        return made
+
+    def _answer(self, seen: Seen) -> Reply:
+        match = _PATH.fullmatch(seen.path)
+        if match is None:
+            return _error(404, "ResourceNotFoundException", "no such data store")
+        rest = match[1]
+        is_dicomweb = rest.startswith("studies")
+        trouble = self._refused_bearer(seen) if is_dicomweb and self._bearer else self._refused(seen)
+        if trouble is not None:
+            return trouble
+        operation = "GetDICOMInstance" if is_dicomweb else rest.rpartition("/")[2]
+        instead = self.before(operation, seen)
+        if instead is not None:
+            return instead
+        self.calls.append(operation)
+        if operation == "GetDICOMInstance" and (found := _INSTANCE.fullmatch(rest)):
+            return self._instance(seen, *found.groups())
+        if operation == "searchImageSets" and seen.method == "POST":
+            return self._search(seen)
+        if operation == "getImageSetMetadata" and seen.method == "POST":
+            image_set = next((each for each in self.image_sets if rest == f"imageSet/{each.id}/{operation}"), None)
+            if image_set is None or dict(seen.query).get("version", str(image_set.version)) != str(image_set.version):
+                return _error(404, "ResourceNotFoundException", "no such image set")
+            return Reply(body=image_set.document, gzipped=True, headers={"Content-Type": "text/plain"})
+        return _error(403, "MissingAuthenticationTokenException", "no such call")
+
+    def _search(self, seen: Seen) -> Reply:
+        query = dict(seen.query)
+        asked = json.loads(seen.body)
+        size = int(query.get("maxResults", "50"))
+        filters = asked.get("filters", [])
+        if seen.headers.get("content-type") != "application/json" or not 1 <= size <= 50 or len(filters) > 2:
+            return _error(400, "ValidationException", "the request is not valid")
+        found = self.image_sets
+        for one in filters:
+            judge = _judge(one)
+            if judge is None:
+                return _error(400, "ValidationException", "a filter is not valid")
+            found = [each for each in found if judge(each)]
+        start = int(query["nextToken"].removeprefix("page/+=")) if "nextToken" in query else 0
+        end = start + min(size, self._page)
+        counts = {each.tags["DICOMStudyInstanceUID"]: [0, 0] for each in self.image_sets}
+        for each in self.image_sets:
+            if each.primary:
+                counts[each.tags["DICOMStudyInstanceUID"]][0] += 1
+                counts[each.tags["DICOMStudyInstanceUID"]][1] += len(each.files)
+        answer: dict[str, object] = {"imageSetsMetadataSummaries": [
+            {"imageSetId": each.id, "version": each.version, "createdAt": 1.5, "updatedAt": 1.5,
+             "isPrimary": each.primary, "storageTier": "FREQUENT_ACCESS", "DICOMTags": {
+                 **each.tags,
+                 "DICOMNumberOfStudyRelatedSeries": counts[each.tags["DICOMStudyInstanceUID"]][0],
+                 "DICOMNumberOfStudyRelatedInstances": counts[each.tags["DICOMStudyInstanceUID"]][1]}}
+            for each in found[start:end]
+        ]}  # fmt: skip
+        if end < len(found):
+            answer["nextToken"] = f"page/+={end}"
+        return Reply(body=json.dumps(answer).encode(), headers={"Content-Type": "application/json"})
+
+    def _instance(self, seen: Seen, study: str, series: str, uid: str) -> Reply:
+        asked = dict(seen.query).get("imageSetId")
+        if "transfer-syntax=*" not in seen.headers.get("accept", ""):
+            return _error(406, "NotAcceptableException", "the transfer syntax is not available")
+        for each in self.image_sets:
+            if (each.id == asked if asked else each.primary) and uid in each.files:
+                tags = each.tags
+                if tags["DICOMStudyInstanceUID"] == study and tags["DICOMSeriesInstanceUID"] == series:
+                    return Reply(body=each.files[uid], headers={"Content-Type": "application/dicom"})
+        return _error(404, "ResourceNotFoundException", "no such instance")
+
+    def _refused_bearer(self, seen: Seen) -> Reply | None:
+        if seen.headers.get("authorization") == f"Bearer {BEARER}":
+            return None
+        return _error(403, "AccessDeniedException", "Invalid or Expired Token")
+
+    def _refused(self, seen: Seen) -> Reply | None:
+        """Why a request is not let in, by its signature; None when it is."""
+        given = re.fullmatch(
+            r"AWS4-HMAC-SHA256 Credential=([^/]+)/(\d{8})/([^/]+)/medical-imaging/aws4_request, "
+            r"SignedHeaders=([a-z0-9;-]+), Signature=([0-9a-f]{64})", seen.headers.get("authorization", ""),
+        )  # fmt: skip
+        if given is None:
+            return _error(403, "MissingAuthenticationTokenException", "Missing Authentication Token")
+        key, day, region, names, signature = given.groups()
+        stamp = seen.headers.get("x-amz-date", "")
+        if key != KEY or seen.headers.get("x-amz-security-token", "") != self.session_token:
+            return _error(403, "UnrecognizedClientException", "The security token included in the request is invalid.")
+        at = datetime.strptime(stamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
+        if abs(at - self.clock()) > CLOCK_S or stamp[:8] != day:
+            return _error(403, "InvalidSignatureException", f"Signature expired: {stamp} is now earlier than allowed")
+        must = {"host", *(name for name in seen.headers if name.startswith("x-amz-"))}
+        digest = hashlib.sha256(seen.body).hexdigest()
+        if not must <= set(names.split(";")) or seen.headers.get("x-amz-content-sha256", digest) != digest:
+            return _error(403, "InvalidSignatureException", "headers that must be signed are not")
+        lines = [
+            seen.method,
+            quote(seen.path, safe="/-._~"),
+            "&".join(f"{name}={value}" for name, value in sorted(
+                (_encoded(pair.partition("=")[0]), _encoded(pair.partition("=")[2]))
+                for pair in seen.target.partition("?")[2].split("&") if pair)),
+            *(f"{name}:{' '.join(seen.headers[name].split())}" for name in names.split(";")),
+            "", names, digest,
+        ]  # fmt: skip
+        scope = f"{day}/{region}/medical-imaging/aws4_request"
+        hashed = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        secret = b"AWS4" + SECRET.encode()
+        for part in (day, REGION, "medical-imaging", "aws4_request", f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{hashed}"):
+            secret = hmac.new(secret, part.encode(), hashlib.sha256).digest()
+        if region != REGION or secret.hex() != signature:
+            words = "The request signature we calculated does not match the signature you provided."
+            return _error(403, "InvalidSignatureException", words)
+        return None
+
+
+def _encoded(text: str) -> str:
+    return quote(unquote(text), safe="-._~")
+
+
+def _error(status: int, kind: str, message: str) -> Reply:
+    return Reply(
+        status, body=json.dumps({"message": message}).encode(),
+        headers={"x-amzn-ErrorType": f"{kind}:http://internal.amazon.com/coral/", "Content-Type": "application/json"},
+    )  # fmt: skip
+
+
+def _judge(one: dict[str, Any]) -> Callable[[ImageSet], bool] | None:
+    """What a filter means; None for what the service would not take."""
+    values, operator = one["values"], one["operator"]
+    names = {name for value in values for name in value}
+    if operator == "EQUAL" and len(values) == 1 and len(names) == 1 and names <= _EQUAL:
+        (name, wanted), = values[0].items()
+        return lambda each: str(each.tags.get(name, "")) == wanted
+    if operator == "BETWEEN" and len(values) == 2 and names == {"DICOMStudyDateAndTime"}:
+        first, last = (value["DICOMStudyDateAndTime"] for value in values)
+        low, high = (pair["DICOMStudyDate"] + pair["DICOMStudyTime"] for pair in (first, last))
+        return lambda each: (
+            low <= each.tags.get("DICOMStudyDate", "") + each.tags.get("DICOMStudyTime", "000000") <= high
+        )
+    return None
+
+
+def _document(image_set: ImageSet, read: dict[str, pydicom.Dataset]) -> dict[str, object]:
+    first = next(iter(read.values()))
+    patient = {key: value for key, value in _object(first).items() if key.startswith("Patient")}
+    study = {key: value for key, value in _object(first).items() if key in _STUDY_LEVEL}
+    series = {key: value for key, value in _object(first).items() if key in _SERIES_LEVEL}
+    instances = {
+        uid: {
+            "DICOM": {k: v for k, v in _object(each).items() if k not in {**patient, **study, **series}},
+            "DICOMVRs": {f"{e.tag:08X}": e.VR for e in each if not keyword_for_tag(e.tag)},
+            "StoredTransferSyntaxUID": each.file_meta.TransferSyntaxUID,
+            "ImageFrames": [],
+        }
+        for uid, each in read.items()
+    }
+    return {
+        "SchemaVersion": "1.1", "DatastoreID": STORE_ID, "ImageSetID": image_set.id,
+        "Patient": {"DICOM": patient},
+        "Study": {"DICOM": study, "Series": {first.SeriesInstanceUID: {"DICOM": series, "Instances": instances}}},
+    }  # fmt: skip
+
+
+def _object(data_set: pydicom.Dataset) -> dict[str, Any]:
+    found = {}
+    for element in data_set:
+        if element.tag != 0x7FE00010:
+            found[keyword_for_tag(element.tag) or f"{element.tag:08X}"] = _value(element)
+    return found
+
+
+def _value(element: pydicom.DataElement) -> Any:
+    if element.VR == "SQ":
+        return [_object(item) for item in element.value]
+    if element.is_empty:
+        return None
+    if isinstance(element.value, bytes):
+        return b64encode(element.value).decode()
+    several = list(element.value) if element.VM > 1 else [element.value]
+    if element.VR not in ("US", "SS", "UL", "SL", "FL", "FD"):
+        several = [f"{each} " if len(str(each)) % 2 else str(each) for each in several]
+    return several if element.VM > 1 else several[0]

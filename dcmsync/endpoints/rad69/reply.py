@@ -97,9 +97,12 @@ class Reply:
         """The fault, where the answer is one."""
         return Fault(codes=tuple(self._codes), reason=self._reason) if self._is_fault else None
 
-    def feed(self, octets: bytes | memoryview) -> list[bytes | None]:
-        """The octets of documents that stand in the XML; None after the last of each. Raises RemoteProtocolError."""
+    def feed(self, octets: bytes | memoryview) -> None:
+        """Takes the next octets. Raises RemoteProtocolError; what was read before that stands."""
         self._markup.feed(octets)
+
+    def inline(self) -> list[bytes | None]:
+        """The octets of documents that stand in the XML, as far as they were read; None after the last of each."""
         inline, self._inline = self._inline, []
         return inline
 

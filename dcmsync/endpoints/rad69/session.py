@@ -32,6 +32,7 @@ SPOKEN = (200, 400, 415, 500)
 _XOP = "application/xop+xml"
 _XML = ("application/soap+xml", _XOP, "text/xml", "application/xml")
 _ACCEPT = "multipart/related, application/xop+xml, application/soap+xml"
+_UNASKED = 100  # documents beyond those that were asked for
 _OTHER_FORM = 415
 _SOME = 0xB000
 _OUT_OF_RESOURCES = 0xA700
@@ -107,7 +108,7 @@ class Session:
         async with door.exchange(
             "POST", "", headers={"Accept": _ACCEPT}, body=self._service.body(want), expected=SPOKEN, repeatable=True
         ) as answer:
-            gathering = _Gathering(self._name, answer.status, receiver)
+            gathering = _Gathering(self._name, answer.status, receiver, most=len(want.instances) + _UNASKED)
             if answer.status == _OTHER_FORM:
                 gathering.words = await answer.words()
             elif answer.media_type.startswith("multipart/") or answer.media_type in _XML:
@@ -130,7 +131,7 @@ class Session:
             if not gathering.came:
                 raise RemoteProtocolError(f"{self._name}: {gathering.defect}")
             self._service.once(f"{gathering.defect}; the documents beside it are taken for what they are")
-        elif not reply.status and not gathering.came:
+        elif not (reply.status or gathering.came or gathering.strange):
             raise RemoteProtocolError(f"{self._name}: what it answers says nothing of any documents")
         lost = sum(content_id not in gathering.content_ids for content_id in reply.links.values())
         if lost and not gathering.defect:
@@ -167,7 +168,7 @@ class _Gathering:
     `defect`: why the SOAP part could not be read; `strange`: what documents were instead of DICOM files.
     """
 
-    def __init__(self, name: str, status: int, receiver: Receiver) -> None:
+    def __init__(self, name: str, status: int, receiver: Receiver, *, most: int) -> None:
         self.status = status
         self.words = ""
         self.reply = Reply()
@@ -177,6 +178,8 @@ class _Gathering:
         self.content_ids: set[str] = set()
         self._name = name
         self._receiver = receiver
+        self._most = most
+        self._documents = 0
         self._intake: Intake | None = None
         self._inline: Intake | None = None
 
@@ -196,6 +199,10 @@ class _Gathering:
                 self._end_soap()
             else:
                 await self._read_parts(answer)
+        except RemoteProtocolError as error:
+            if error.message.startswith(f"{self._name}: "):  # the door's own word
+                raise
+            raise RemoteProtocolError(f"{self._name}: {error.message}") from error
         finally:
             for intake in (self._intake, self._inline):
                 if intake is not None:
@@ -204,19 +211,17 @@ class _Gathering:
     async def _read_parts(self, answer: Answer) -> None:
         content_type = answer.headers.get("Content-Type", "")
         root = multipart.parameters(content_type)[1].get("start", "").strip("<>")
+        reader = multipart.Reader(multipart.boundary_of(content_type))
+        async with aclosing(answer.pieces()) as pieces:
+            async for piece in pieces:
+                for event in reader.feed(piece):
+                    await self._take(event, root)
         try:
-            reader = multipart.Reader(multipart.boundary_of(content_type))
-            async with aclosing(answer.pieces()) as pieces:
-                async for piece in pieces:
-                    for event in reader.feed(piece):
-                        await self._take(event, root)
-        except RemoteProtocolError as error:
-            raise RemoteProtocolError(f"{self._name}: {error.message}") from error
-        try:
-            for event in reader.end():
-                await self._take(event, root)
+            rest = reader.end()
         except RemoteProtocolError as error:  # without a length, a line that was cut looks just so
             raise Disconnected(f"{self._name}: {error.message}") from error
+        for event in rest:
+            await self._take(event, root)
 
     async def _take(self, event: multipart.Event, root: str) -> None:
         """One event of a multipart body."""
@@ -227,8 +232,7 @@ class _Gathering:
             is_root = content_id == root if root else is_first
             is_soap = is_root or event.media_type == _XOP or (is_first and event.media_type in _XML)
             if not is_soap:
-                await self._receiver.room()
-                self._intake = Intake(self._receiver)
+                self._intake = await self._begun()
         elif isinstance(event, multipart.Content):
             if self._intake is not None:
                 self._intake.write(event.data)
@@ -246,19 +250,25 @@ class _Gathering:
         if self.defect:
             return
         try:
-            inline = self.reply.feed(octets)
+            self.reply.feed(octets)
         except RemoteProtocolError as error:
             self.defect = error.message
-            return
-        for piece in inline:
+        for piece in self.reply.inline():
             if self._inline is None:
-                await self._receiver.room()
-                self._inline = Intake(self._receiver)
+                self._inline = await self._begun()
             if piece is not None:
                 self._inline.write(piece)
             else:
                 intake, self._inline = self._inline, None
                 self._count(intake.end())
+
+    async def _begun(self) -> Intake:
+        """An intake for one more document. Raises RemoteProtocolError for far more than were asked for."""
+        self._documents += 1
+        if self._documents > self._most:
+            raise RemoteProtocolError("goes on and on with documents that were not asked for")
+        await self._receiver.room()
+        return Intake(self._receiver)
 
     def _end_soap(self) -> None:
         if self.defect:

@@ -21,12 +21,13 @@ COMMAND = Command(
     name="doctor",
     summary="see what works with a node, what to set, and what must be registered there",
     description=(
-        "Tries the node step by step, and says of each whether it works: connection, association, TLS, echo; C-FIND of "
-        "studies, series and instances; the keys that it returns and matches by, counts, lists of UIDs, character set, "
-        "a limit if one is met; the contexts for C-GET, C-MOVE and C-STORE.\n\n"
+        "Tries the node step by step, and says of each whether it works: connection, association, TLS and until when "
+        "its certificate is good, echo; the information models; C-FIND of studies, series and instances; the keys that "
+        "it returns and matches by, counts, lists of UIDs, character set, a limit if one is met; the contexts for "
+        "C-GET, C-MOVE and C-STORE.\n\n"
         "It asks little: for the studies of today (or of the last week, or month, until there is one), or those that "
-        "KEY=VALUE chooses, and of them for one. It never lists everything, stores nothing, and moves nothing but one "
-        "instance with --deep.\n\n"
+        "KEY=VALUE chooses, and of them for one; by Patient Root for those of some patients. It never "
+        "lists everything, stores nothing, and moves nothing but one instance with --deep.\n\n"
         "At its end come the section of the configuration that fits, which --write puts there, and what the "
         "administrator of the node has to register. Exit status 0 when what `pull` needs works, 1 when it does not, 5 "
         "when the node cannot be reached or rejects us."
@@ -79,8 +80,8 @@ def run(arguments: Namespace, streams: Streams) -> ExitStatus:
         node = places.node(arguments.endpoint)
         limits = Limits(timeout_s=places.timeout_s(arguments.endpoint))
 
-        def retrieving(service: str) -> DimseNode:
-            given = Namespace(**{**vars(arguments), "via": service})
+        def retrieving(service: str, model: str) -> DimseNode:
+            given = Namespace(**{**vars(arguments), "via": service, "model": model})
             return Places(given, watch, streams, mailbox=places.mailbox).node(arguments.endpoint)
 
         examination = Examination(node, watch, limits, found, retrieving)

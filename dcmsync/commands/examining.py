@@ -14,34 +14,38 @@ import anyio
 
 from dcmsync.commands.probing import SYNTAXES, Probe
 from dcmsync.contract import Arrival, Want
+from dcmsync.endpoints.dimse.asking import Asker
 from dcmsync.endpoints.dimse.place import DimseNode
 from dcmsync.errors import Disconnected, Insecure, LocalTrouble, PeerError, RemoteProtocolError, Stalled, Unreachable
 from dcmsync.net.association import Association, associate
 from dcmsync.net.channel import Limits
 from dcmsync.net.patience import Watch
 from dcmsync.net.stream import connect
-from dcmsync.plan.diagnosis import Finding, Findings
+from dcmsync.plan.diagnosis import Finding, Findings, model_finding, tls_finding
 from dcmsync.wire.dimse import operations, status
+from dcmsync.wire.dimse.models import MODELS
 from dcmsync.wire.upperlayer import contexts
 from dcmsync.wire.upperlayer.codec import ProposedContext, Role
 
-_SERVICES = {
-    "find": operations.STUDY_ROOT_FIND,
-    "get": operations.STUDY_ROOT_GET,
-    "move": operations.STUDY_ROOT_MOVE,
-}
+_SERVICES = ("find", "get", "move")
 _COMMON = [(uid, syntax) for syntax in contexts.COMMON_SYNTAXES for uid in contexts.COMMON_CLASSES]
 _ALL = len(contexts.COMMON_CLASSES)
 _PROBE_S = 5.0  # how long to see whether another protocol is spoken
 
 
 class Examination:
-    """One node. `found` has what was seen; `retrieving` gives the node to retrieve from by one service."""
+    """One node. `found` has what was seen; `retrieving` gives the node to retrieve from, by a service and a model."""
 
     def __init__(
-        self, node: DimseNode, watch: Watch, limits: Limits, found: Findings, retrieving: Callable[[str], DimseNode]
+        self,
+        node: DimseNode,
+        watch: Watch,
+        limits: Limits,
+        found: Findings,
+        retrieving: Callable[[str, str], DimseNode],
     ) -> None:
         self.own_host = ""
+        self._model = next(name for name, model in MODELS.items() if model is node.model)
         self._node = node
         self._peer = node.peer
         self._watch = watch
@@ -54,10 +58,11 @@ class Examination:
 
         `sample` chooses the studies to look at, those of the last days where it is empty.
         """
-        if not await self._is_reached():
+        if not await self._is_reached(today):
             return False
         offered = await self._services()
-        probe = Probe(self._peer, self._watch, self._limits, self._found)
+        asker = Asker(self._peer.name, MODELS[self._model])
+        probe = Probe(self._peer, self._watch, self._limits, self._found, asker)
         if "find" in offered:
             await probe.run(sample, today)
         await self._storage()
@@ -67,7 +72,7 @@ class Examination:
                     await self._retrieve(service, probe.want)
         return True
 
-    async def _is_reached(self) -> bool:
+    async def _is_reached(self, today: date) -> bool:
         """TCP, association and echo."""
         begun = anyio.current_time()
         try:
@@ -82,23 +87,31 @@ class Examination:
         greeted = False
         try:
             async with associate(self._peer, verification, watch=self._watch, limits=self._limits) as association:
-                self._greet(association)
+                self._greet(association, today)
                 greeted = True
                 await self._echo(association)
         except PeerError as error:
             self._failed("echo" if greeted else "association", error, "" if greeted else await self._behind(error))
         return greeted
 
-    def _greet(self, association: Association) -> None:
+    def _greet(self, association: Association, today: date) -> None:
         accept = association.accept
         self._found.learnt.implementation = accept.implementation
         self._note("association", True, f"accepted for {self._peer.calling_ae}")
-        is_secure = self._peer.secure is not None
-        self._note("tls", True, "spoken" if is_secure else "not spoken: who is on the way can read along")
+        self._found.add(self._security(association, today))
         implementation = accept.implementation
         self._note("implementation", True, implementation or "it does not say", implementation=implementation)
         octets = accept.max_pdu_octets
         self._note("max pdu", True, f"{octets:,} octets" if octets else "no limit", octets=octets)
+
+    def _security(self, association: Association, today: date) -> Finding:
+        spoken = association.spoken
+        if spoken is None or self._peer.secure is None:
+            return Finding(check="tls", ok=True, words="not spoken: who is on the way can read along")
+        return tls_finding(
+            spoken.version, spoken.cipher, profile=self._peer.secure.profile,
+            ends=spoken.ends.date() if spoken.ends else None, today=today, learnt=self._found.learnt,
+        )  # fmt: skip
 
     async def _echo(self, association: Association) -> None:
         if not association.accepts(operations.VERIFICATION):
@@ -141,14 +154,22 @@ class Examination:
         return min(self._limits.timeout_s, _PROBE_S)
 
     async def _services(self) -> frozenset[str]:
-        """Which of find, get and move it accepts contexts for."""
-        proposed = [ProposedContext(2 * n + 1, uid, SYNTAXES) for n, uid in enumerate(_SERVICES.values())]
+        """Which of find, get and move it accepts contexts for; by another model than is set, where it has none of that.
+        """
+        uids = [getattr(model, service) for model in MODELS.values() for service in _SERVICES]
+        proposed = [ProposedContext(2 * n + 1, uid, SYNTAXES) for n, uid in enumerate(uids)]
         try:
             async with associate(self._peer, proposed, watch=self._watch, limits=self._limits) as association:
-                offered = frozenset(name for name, uid in _SERVICES.items() if association.accepts(uid))
+                accepted = frozenset(uid for uid in uids if association.accepts(uid))
         except PeerError as error:
             self._failed("find", error)
             return frozenset()
+        models = [name for name, model in MODELS.items() if model.find in accepted]
+        if models:
+            titles = {name: model.words for name, model in MODELS.items()}
+            self._found.add(model_finding(models, self._model, titles, self._found.learnt))
+            self._model = self._found.learnt.model or self._model
+        offered = frozenset(name for name in _SERVICES if getattr(MODELS[self._model], name) in accepted)
         for name in _SERVICES:
             if name == "get" and name in offered:
                 await self._get_contexts()
@@ -161,12 +182,13 @@ class Examination:
         return offered
 
     async def _get_contexts(self) -> None:
-        proposed = [ProposedContext(1, operations.STUDY_ROOT_GET, SYNTAXES), *contexts.propose(_COMMON, first_id=3)]
+        get = MODELS[self._model].get
+        proposed = [ProposedContext(1, get, SYNTAXES), *contexts.propose(_COMMON, first_id=3)]
         roles = [Role(uid, scu=False, scp=True) for uid in contexts.COMMON_CLASSES]
         opening = associate(self._peer, proposed, watch=self._watch, limits=self._limits, roles=roles)
         try:
             async with opening as association:
-                classes = {each.abstract_syntax for each in association.contexts} - {operations.STUDY_ROOT_GET}
+                classes = {each.abstract_syntax for each in association.contexts} - {get}
                 agreed = {role.sop_class_uid for role in association.accept.roles if role.scp}
         except PeerError as error:
             self._failed("get", error)
@@ -194,7 +216,7 @@ class Examination:
         scales = _Scales(want)
         why = ""
         try:
-            async with self._retrieving(service).session() as session:
+            async with self._retrieving(service, self._model).session() as session:
                 why = (await session.fetch(want, scales)).why
         except (PeerError, LocalTrouble) as error:
             self._failed(f"{service} instance", error)

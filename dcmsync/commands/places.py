@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 class Places:
     """The places of one run. `arguments` has what the shared options give: config, and where the verb has them
-    timeout, calling, via, port, jobs, cache and no_cache.
+    timeout, calling, via, model, port, jobs, cache and no_cache.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class Places:
             quirks=self.quirks(word),
             access=access(place, set_up, name=word, environ=environ, warn=self._warn_once),
             throttle=self._throttle,
-            model=set_up.model if set_up else "study",
+            model=self._given.get("model") or (set_up.model if set_up else "study"),
             wishes=Wishes(
                 relational=bool(self._given.get("relational") or (set_up and set_up.relational)),
                 fuzzy=bool(self._given.get("fuzzy") or (set_up and set_up.fuzzy)),

@@ -1,19 +1,21 @@
 """Asking a DIMSE node just enough to know how it answers: C-FIND at each level, keys, counts, lists, character set.
 
 Owns what is asked, in which order. Nothing is listed in whole: studies of a day, the series of one of them, the
-instances of one of those; and a list that grows beyond `MOST` is left by aborting the association.
+instances of one of those; and a list that grows beyond `MOST` is left by aborting the association. Where the patient
+stands above the study, some patients are looked at until one has a study.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from datetime import date, timedelta
 from uuid import uuid4
 
 from msgspec import Struct
 
-from dcmsync.contract import Level, Want
+from dcmsync.contract import PATIENT_KEYWORDS, Level, Want
+from dcmsync.endpoints.dimse.asking import Asker
 from dcmsync.errors import PeerError, Refused
 from dcmsync.net.association import Peer, associate
 from dcmsync.net.channel import Limits
@@ -21,14 +23,15 @@ from dcmsync.net.patience import Watch
 from dcmsync.plan import diagnosis, levels
 from dcmsync.plan.diagnosis import Finding, Findings
 from dcmsync.wire import dataset
-from dcmsync.wire.dimse import operations, status
+from dcmsync.wire.dimse import status
 from dcmsync.wire.upperlayer import contexts
 from dcmsync.wire.upperlayer.codec import ProposedContext
+from dcmsync.wire.upperlayer.extension import Wishes
 
 MOST = 500  # answers of one list
 SYNTAXES = (contexts.EXPLICIT_LITTLE, contexts.IMPLICIT_LITTLE)
-_WORDS = {Level.STUDY: "STUDY", Level.SERIES: "SERIES", Level.INSTANCE: "IMAGE"}
 _DAYS = (0, 7, 30)  # how far to look back for a study
+_PATIENTS = 20  # of which one may have a study, where the model has patients
 _MATCHED = ("PatientID", "PatientName", "StudyDate", "StudyTime", "AccessionNumber", "StudyID", "StudyDescription",
             "ModalitiesInStudy")  # fmt: skip
 _OTHER = {"StudyDate": "18500101", "StudyTime": "000000.000001", "ModalitiesInStudy": "ZZ"}
@@ -50,12 +53,15 @@ class _Listed(Struct):
 class Probe:
     """The questions of one examination. Afterwards `want` is an instance that may be retrieved, None without any."""
 
-    def __init__(self, peer: Peer, watch: Watch, limits: Limits, found: Findings) -> None:
+    def __init__(self, peer: Peer, watch: Watch, limits: Limits, found: Findings, asker: Asker) -> None:
+        """`asker` has the information model."""
         self.want: Want | None = None
         self._peer = peer
         self._watch = watch
         self._limits = limits
         self._found = found
+        self._asker = asker
+        self._patient: dict[str, str] = {}  # its ID, where the model has patients
         self._lengths: list[int] = []
         self._cut: list[int] = []
         self._text = diagnosis.Text()
@@ -84,11 +90,14 @@ class Probe:
 
     async def _studies(self, sample: Mapping[str, str], today: date) -> list[dict[str, object]]:
         found: list[dict[str, object]] = []
-        for keys in [sample] if sample else [{"StudyDate": _since(today, days)} for days in _DAYS]:
-            listed = await self._list(Level.STUDY, keys, levels.STUDY_KEYS)
-            found = listed.things("StudyInstanceUID")
-            if found:
-                break
+        listed = _Listed()
+        wanted = self._told(levels.STUDY_KEYS)
+        async with aclosing(self._ways(sample, today)) as ways:
+            async for keys in ways:
+                listed = await self._list(Level.STUDY, keys, wanted)
+                found = listed.things("StudyInstanceUID")
+                if found:
+                    break
         nowhere = await self._list(Level.STUDY, {"StudyInstanceUID": f"2.25.{uuid4().int}"}, ())
         if nowhere.answers:
             self._note("find study", False, "a UID that does not exist was answered with studies",
@@ -99,15 +108,35 @@ class Probe:
                        "Name some: dcmsync doctor NODE StudyDate=20240131")
             return []
         self._note("find study", True, f"answered with {len(found)}{' and more' if listed.is_left else ''}")
-        self._found.add(diagnosis.keys_finding(levels.STUDY_KEYS, found))
+        self._found.add(diagnosis.keys_finding(wanted, found))
         await self._uid_list(Level.STUDY, found, {})
         return found
+
+    async def _ways(self, sample: Mapping[str, str], today: date) -> AsyncGenerator[Mapping[str, str], None]:
+        """The keys by which studies to look at may be found, one attempt after the other."""
+        if not self._asker.model.has_patients:
+            for days in _DAYS:
+                yield sample or {"StudyDate": _since(today, days)}
+                if sample:
+                    return
+            return
+        of_patient = {key: value for key, value in sample.items() if key in PATIENT_KEYWORDS}
+        patients = await self._list(Level.PATIENT, of_patient, levels.PATIENT_KEYS)
+        of_study = {key: value for key, value in sample.items() if key not in PATIENT_KEYWORDS}
+        for patient in patients.things("PatientID")[:_PATIENTS]:
+            self._patient = {"PatientID": str(patient["PatientID"])}
+            yield of_study
+
+    def _told(self, keys: Sequence[str]) -> tuple[str, ...]:
+        """Those of the keys of a study that are asked of studies."""
+        has_patients = self._asker.model.has_patients
+        return tuple(key for key in keys if not has_patients or key not in PATIENT_KEYWORDS)
 
     async def _matching(self, study: Mapping[str, object]) -> list[dict[str, object]]:
         """Whether a key with another value finds the study no more, and with its own, where it is told, still does."""
         above = {"StudyInstanceUID": str(study["StudyInstanceUID"])}
         tried: dict[str, bool] = {}
-        for key in _MATCHED:
+        for key in self._told(_MATCHED):
             value = study.get(key)
             own = str(value[0] if isinstance(value, list) else value or "")
             if not own.isascii() or set(own) & set("*?\\"):
@@ -145,6 +174,7 @@ class Probe:
             self.want = Want(
                 study_uid=above["StudyInstanceUID"], series_uid=above["SeriesInstanceUID"], whole=False,
                 instances={str(found[0]["SOPInstanceUID"]): str(found[0].get("SOPClassUID", ""))},
+                patient_id=self._patient.get("PatientID", str(study.get("PatientID", ""))),
             )  # fmt: skip
         return found
 
@@ -161,12 +191,14 @@ class Probe:
 
     async def _list(self, level: Level, keys: Mapping[str, str], wanted: Sequence[str]) -> _Listed:
         """One C-FIND on an association of its own, up to MOST answers. Raises PeerError."""
-        asked = {level.unique_key: "", **dict.fromkeys(wanted, ""), **keys}
+        above = self._patient if level > Level.PATIENT else {}
+        asked = {level.unique_key: "", **dict.fromkeys(wanted, ""), **keys, **above}
         listed = _Listed()
-        proposed = (ProposedContext(1, operations.STUDY_ROOT_FIND, SYNTAXES),)
+        find_class = self._asker.find_class(level)
+        proposed = (ProposedContext(1, find_class, SYNTAXES),)
         async with associate(self._peer, proposed, watch=self._watch, limits=self._limits) as association:
             answers = association.find(
-                operations.STUDY_ROOT_FIND, lambda syntax: dataset.encode_identifier(asked, _WORDS[level], syntax)
+                find_class, lambda syntax: self._asker.encode(asked, level, syntax, agreed=Wishes())
             )
             async with aclosing(answers):
                 async for answer in answers:

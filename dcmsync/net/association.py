@@ -21,7 +21,7 @@ from dcmsync.net.patience import Guard, Watch
 from dcmsync.net.reports import Committing, Heard
 from dcmsync.net.storing import Storing
 from dcmsync.net.stream import Stream, connect
-from dcmsync.net.tls import Secure, handshake
+from dcmsync.net.tls import Secure, Spoken, handshake
 from dcmsync.wire.dimse import command as commands
 from dcmsync.wire.dimse import commitment, operations
 from dcmsync.wire.upperlayer import association as upper
@@ -200,6 +200,11 @@ class Association:
     def peer_host(self) -> str:
         """The address of the peer. Raises Disconnected, Stalled."""
         return self._channel.stream.peer_host
+
+    @property
+    def spoken(self) -> Spoken | None:
+        """What TLS it is secured by, if any."""
+        return self._channel.stream.spoken
 
     def accepts(self, abstract_syntax: str) -> bool:
         """Whether a context for the abstract syntax was accepted."""

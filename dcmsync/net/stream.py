@@ -23,7 +23,7 @@ from dcmsync.net.patience import Guard
 
 if TYPE_CHECKING:
     from dcmsync.net.throttle import Throttle
-    from dcmsync.net.tls import Secured
+    from dcmsync.net.tls import Secured, Spoken
 
 BUFFER_OCTETS = 4 << 20
 _BATCHES_IN_A_ROW = 4
@@ -93,6 +93,11 @@ class Stream:
     def is_secured(self) -> bool:
         """Whether TLS is on it."""
         return self._secured is not None
+
+    @property
+    def spoken(self) -> "Spoken | None":
+        """What TLS is spoken on it, if any."""
+        return None if self._secured is None else self._secured.spoken
 
     def slow_down(self, throttle: "Throttle | None") -> None:
         """From now on every octet, in or out, is paid for."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from socket import socket
 
 import anyio
@@ -61,11 +62,21 @@ class Terms(Struct, frozen=True, kw_only=True):
     verify: bool = True
 
 
+class Spoken(Struct, frozen=True, kw_only=True):
+    """What a handshake came to. `ends`: when the peer's certificate does; None where it was not verified, or has none.
+    """
+
+    version: str
+    cipher: str
+    ends: datetime | None
+
+
 class Secure:
     """How the connections with one peer, or on one port, are secured."""
 
     def __init__(self, context: ssl.SSLContext, terms: Terms) -> None:
         self.context = context
+        self.profile = terms.profile
         self.server_name = terms.server_name
         self.least_bits = PROFILES[terms.profile]
 
@@ -163,6 +174,18 @@ class Secured:
         self._owed = 0  # octets of plain text that `sendmsg` has taken, and whose cipher text is not sent to its end
         self._has_heard = False
         self._ahead = memoryview(b"")  # what was read to see whether something has arrived
+
+    @property
+    def spoken(self) -> Spoken:
+        """What the handshake came to, once it is done."""
+        certificate = self._engine.getpeercert() or {}
+        ends = certificate.get("notAfter")
+        cipher = self._engine.cipher()
+        return Spoken(
+            version=self._engine.version() or "",
+            cipher=cipher[0] if cipher else "",
+            ends=datetime.fromtimestamp(ssl.cert_time_to_seconds(str(ends)), UTC) if ends else None,
+        )
 
     @property
     def has_unsent(self) -> bool:

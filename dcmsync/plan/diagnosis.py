@@ -5,6 +5,7 @@ the node has to register. Pure: what is found out is handed in.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import date
 
 from msgspec import Struct
 
@@ -13,6 +14,7 @@ from dcmsync.plan.split import is_suspicious
 from dcmsync.quirks import COUNTS, FLAGS, PROFILES, Quirks, field_of
 
 _DEEPER = ("find series", "find instance")
+_SOON_DAYS = 30  # before its certificate ends
 
 
 class Finding(Struct, frozen=True, kw_only=True):
@@ -45,6 +47,9 @@ class Learnt(Struct, kw_only=True):
     limit: int | None = None
     charset: str = ""
     via: str = ""
+    model: str = ""
+    tls_profile: str = ""
+    remarks: list[str] = []
     implementation: str = ""
 
 
@@ -90,9 +95,12 @@ class Findings:
             set_already = table.get(key, ())
             assert isinstance(set_already, list | tuple)
             table[key] = list(dict.fromkeys([*set_already, *more]))
-        for key, value in (("via", learnt.via), ("limit", learnt.limit), ("charset", learnt.charset)):
-            table.setdefault(key, value)
+        if learnt.model:
+            table["model"] = learnt.model
+        for key in ("via", "limit", "charset", "tls_profile"):
+            table.setdefault(key, getattr(learnt, key))
         lines = [f"# {flag}: {FLAGS[flag]}" for flag in dict.fromkeys(flags)]
+        lines += [f"# {remark}" for remark in learnt.remarks]
         lines += [f"{key} = {toml.written(value)}" for key, value in table.items() if value not in (None, "", [])]
         return "\n".join([toml.header("endpoints", name), *lines]) + "\n"
 
@@ -110,6 +118,40 @@ class Text:
         self.named.update(terms)
         if not terms and not all(str(value).isascii() for value in values):
             self.is_unnamed = True
+
+
+def model_finding(offered: Sequence[str], asked_by: str, words_of: Mapping[str, str], learnt: Learnt) -> Finding:
+    """By which information models it may be asked, and whether that which is set is among them. `offered` is not empty.
+
+    Names are those of the configuration; `words_of` has what people call them.
+    """
+    words = f"offers {', '.join(words_of[name] for name in offered)}"
+    facts = {"models": list(offered)}
+    if asked_by in offered:
+        return Finding(check="model", ok=True, words=words, facts=facts)
+    learnt.model = offered[0]
+    advice = f'Set model = "{offered[0]}"; it is what was tried from here on'
+    return Finding(check="model", ok=False, words=f"{words}, and not {words_of[asked_by]}", advice=advice, facts=facts)
+
+
+def tls_finding(
+    version: str, cipher: str, *, profile: str, ends: date | None, today: date, learnt: Learnt
+) -> Finding:
+    """How TLS is spoken, and how long the certificate of the node is good; `ends` is None where nobody looked at it."""
+    learnt.tls_profile = profile
+    words = f"spoken: {version}, {cipher}, by profile {profile}"
+    facts: dict[str, object] = {"version": version, "cipher": cipher, "profile": profile}
+    if ends is None:
+        return Finding(check="tls", ok=True, words=f"{words}; its certificate is not verified", facts=facts)
+    learnt.remarks.append(f"its certificate ends on {ends.isoformat()}")
+    days = (ends - today).days
+    return Finding(
+        check="tls",
+        ok=True if days > _SOON_DAYS else None,
+        words=f"{words}; its certificate ends on {ends.isoformat()}",
+        advice="" if days > _SOON_DAYS else f"That is in {days} days: ask its administrator for a new one",
+        facts={**facts, "certificate_ends": ends.isoformat()},
+    )
 
 
 def smallest(things: Sequence[Mapping[str, object]], count: str) -> Mapping[str, object]:

@@ -16,7 +16,7 @@ import pytest
 
 from dcmsync import config
 from dcmsync.wire import dataset
-from dcmsync.wire.dimse import operations
+from dcmsync.wire.dimse import models, operations
 from tests import nodes, peers
 from tests.fakes.scripted import EXPLICIT, PENDING, SUCCESS, Scripted, Talk, answer
 from tests.workdir import Done, Workdir
@@ -250,8 +250,14 @@ def test_a_node_with_tls(workdir: Workdir, start: Any, pem: tuple[Path, Path]) -
     file = workdir.path / "c.toml"
     file.write_text(f'[endpoints.safe]\nlocator = "dicoms://X@localhost:{peer.port}"\nca = "{pem[1]}"\n')
     done = workdir.run("doctor", "safe", "--config", file)
-    assert of(done, "tls")["message"] == "spoken", done
+    tls = of(done, "tls")
+    ends = subprocess.run(["openssl", "x509", "-enddate", "-dateopt", "iso_8601", "-noout", "-in", pem[1]],
+                          check=True, capture_output=True, text=True).stdout[9:19]  # fmt: skip
+    assert tls.items() >= {"ok": None, "profile": "bcp195", "certificate_ends": ends}.items(), done
+    assert tls["version"] == "TLSv1.3" and "ask its administrator for a new one" in tls["advice"]
     assert section(done).ca == str(pem[1]), "what was set already is not lost"
+    (settings,) = done.of_type("settings")
+    assert f"# its certificate ends on {ends}\n" in settings["toml"] and 'tls_profile = "bcp195"\n' in settings["toml"]
     file.write_text(f'[endpoints.safe]\nlocator = "dicoms://X@localhost:{peer.port}"\n')
     done = workdir.run("doctor", "safe", "--config", file)
     assert done.status == 5 and verdicts(done) == {"tcp": True, "association": False}, done
@@ -336,6 +342,63 @@ def test_a_node_that_refuses_everything_ends_no_run(workdir: Workdir) -> None:
     assert done.status == 1, done
     assert "0xC001" in of(done, "find study")["message"]
     assert verdicts(done)["store"] is True and done.records[-1]["complete"] is True
+
+
+PATIENT_ROOT = {  # by level: what is answered, by whose PatientID
+    "PATIENT": [{"PatientID": "P1"}, {"PatientID": "P2"}],
+    "STUDY": [{"PatientID": "P2", "StudyInstanceUID": "1.2", "StudyDate": "20040101"}],
+    "SERIES": [{"PatientID": "P2", "StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.2.1"}],
+    "IMAGE": [{"PatientID": "P2", "StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.2.1", "SOPInstanceUID": "1.2.3"}],
+}
+
+
+def patient_root(asked: list[Mapping[str, str]]) -> Callable[[Talk], None]:
+    """A node that knows Patient Root alone, and refuses what names no patient."""
+
+    def script(talk: Talk) -> None:
+        talk.accept(refuse=(*OF_STUDY_ROOT, models.PATIENT_STUDY_ONLY.find))
+        while talk.socket.recv(1, socket.MSG_PEEK) == b"\x04":
+            context_id, command, identifier = talk.read_message()
+            if not identifier:
+                talk.send(answer(context_id, command, SUCCESS))
+                continue
+            keys = {key: str(value) for key, value in dataset.decode_identifier(identifier, EXPLICIT).items()}
+            level = keys.pop("QueryRetrieveLevel")
+            asked.append(keys)
+            if level != "PATIENT" and (len(keys.get("PatientID", "")) < 2 or "PatientName" in keys):
+                talk.send(answer(context_id, command, 0xA900))
+                continue
+            for found in (each for each in PATIENT_ROOT[level] if fits(each, keys)):
+                talk.send(answer(context_id, command, PENDING, dataset.encode_identifier(found, level, EXPLICIT)))
+            talk.send(answer(context_id, command, SUCCESS))
+        talk.release()
+
+    return script
+
+
+OF_STUDY_ROOT = (operations.STUDY_ROOT_FIND, operations.STUDY_ROOT_GET, operations.STUDY_ROOT_MOVE)
+
+
+@pytest.mark.slow
+def test_a_node_that_knows_patient_root_alone_is_asked_by_that(workdir: Workdir) -> None:
+    asked: list[Mapping[str, str]] = []
+    with Scripted(patient_root(asked)) as node:
+        done = workdir.run("doctor", f"X@127.0.0.1:{node.port}", "--timeout", "5")
+    assert of(done, "model").items() >= {"ok": False, "models": ["patient"]}.items(), done
+    found = verdicts(done)
+    assert (found["find study"], found["find series"], found["find instance"], found["get"]) == (True,) * 4, done
+    assert section(done).model == "patient"
+    assert {"PatientID": "P2", "StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.2.1"} in asked
+
+
+def test_patient_root_is_examined_where_it_is_set(workdir: Workdir, dcmqrscp: peers.Peer) -> None:
+    file = workdir.path / "c.toml"
+    file.write_text(f'[endpoints.pacs]\nlocator = "{filled(dcmqrscp).locator}"\nmodel = "patient"\n')
+    done = workdir.run("doctor", "pacs", "--config", file, "--deep")
+    assert of(done, "model").items() >= {"ok": True, "models": ["study", "patient", "patient-study"]}.items(), done
+    wanted = ("find study", "find series", "find instance", "get instance")
+    assert [verdicts(done)[check] for check in wanted] == [True] * 4, done
+    assert section(done).model == "patient"
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Mapping
+from datetime import date
 
 import pytest
 
@@ -113,3 +114,17 @@ def test_what_was_set_already_stays_set() -> None:
     endpoint = config.parse(found.section("x", said)).endpoints["x"]
     assert endpoint == config.Endpoint(
         locator="dicoms://A@h:1", ca="/x.pem", verify=False, quirks=("no-cancel", "no-counts"), limit=20)
+
+
+@pytest.mark.parametrize(("ends", "ok"), [(date(2026, 3, 4), True), (date(2026, 3, 3), None), (date(2026, 2, 1), None)])
+def test_a_certificate_that_ends_soon_is_told_of(ends: date, ok: bool | None) -> None:
+    learnt, today = Learnt(), date(2026, 2, 1)
+    finding = diagnosis.tls_finding("TLSv1.3", "X", profile="modified", ends=ends, today=today, learnt=learnt)
+    assert finding.ok is ok and bool(finding.advice) is (ok is None)
+    assert learnt.tls_profile == "modified" and learnt.remarks == [f"its certificate ends on {ends.isoformat()}"]
+
+
+def test_a_certificate_that_nobody_verified_has_no_end() -> None:
+    learnt = Learnt()
+    finding = diagnosis.tls_finding("TLSv1.3", "X", profile="bcp195", ends=None, today=date(2026, 2, 1), learnt=learnt)
+    assert finding.ok is True and "not verified" in finding.words and learnt.remarks == []

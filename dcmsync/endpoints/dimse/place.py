@@ -24,7 +24,7 @@ from dcmsync.net.mailbox import Mailbox
 from dcmsync.net.patience import Watch
 from dcmsync.quirks import Quirks
 from dcmsync.wire.dimse import operations
-from dcmsync.wire.dimse.models import MODELS
+from dcmsync.wire.dimse.models import MODELS, Model
 from dcmsync.wire.upperlayer.codec import ProposedContext
 
 
@@ -51,6 +51,11 @@ class DimseNode:
         self._asker = asker or Asker(peer.name)
         self._mover = mover or Mover(peer, limits, mailbox=None)
         self._committer = Committer(peer, limits, self._mover, mailbox=mailbox)
+
+    @property
+    def model(self) -> Model:
+        """The information model that it is asked by."""
+        return self._asker.model
 
     async def echo(self) -> int:
         """C-ECHO on an association of its own: the DIMSE status. Raises PeerError."""

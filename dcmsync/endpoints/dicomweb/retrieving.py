@@ -29,9 +29,10 @@ ACCEPTS = (
 )
 """What is asked for, the best first. One range at a time: not every server reads a list."""
 _PLAIN = frozenset((1, 3))  # those by which a server may decompress
-_OK, _PARTIAL, _BAD, _GONE, _NOT_ACCEPTABLE = 200, 206, 400, 404, 406
+_OK, _PARTIAL, _BAD, _NOT_ACCEPTABLE = 200, 206, 400, 406
 _EXPECTED = (_OK, _PARTIAL, _BAD, _NOT_ACCEPTABLE)
 _NOT_OFFERED = frozenset((_BAD, 405, _NOT_ACCEPTABLE, 501))
+_LACKING = frozenset((204, 404, 410))
 _UNASKED = 100  # parts beyond those that were asked for
 
 
@@ -63,7 +64,7 @@ class Retriever:
                 if fault and len(want.instances) == 1:
                     raise RemoteProtocolError(f"{self._door.name}: what came is {fault}")
             except (Refused, RemoteProtocolError) as error:
-                if len(want.instances) == 1 or (isinstance(error, Refused) and error.status != _GONE):
+                if len(want.instances) == 1 or (isinstance(error, Refused) and error.status not in _LACKING):
                     raise
         return Ending()
 

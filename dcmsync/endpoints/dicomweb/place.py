@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from dcmsync.endpoints import Setting
 from dcmsync.endpoints.dicomweb.listing import Lister
 from dcmsync.endpoints.dicomweb.retrieving import Retriever
 from dcmsync.endpoints.dicomweb.session import Session
 from dcmsync.endpoints.dicomweb.storing import Storer
+from dcmsync.locator import Web
 from dcmsync.net.http import Door
 from dcmsync.quirks import Quirks
 from dcmsync.wire.upperlayer.extension import Wishes
@@ -47,3 +49,9 @@ class DicomwebPlace:
         """A session; any number may be open."""
         async with self._door:
             yield Session(self._lister, self._retriever, self._storer, self._quirks, self._wishes)
+
+
+def open_dicomweb(web: Web, setting: Setting) -> DicomwebPlace:
+    """The service that a locator names."""
+    door = setting.door(web.url, str(web))
+    return DicomwebPlace(door, warn=setting.warn, quirks=setting.quirks, wishes=setting.wishes)

@@ -149,6 +149,43 @@ class Endpoint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         "there is a token, else user", examples=["saml"])] | None = None  # fmt: skip
     identity_required: Annotated[bool, Meta(
         description="leave it unless it answers that it accepts the identity", examples=[True])] = False
+    retrieve: Annotated[str, Meta(
+        description="the endpoint that gives what this one lists, by its name: it is asked, and the other fetched from",
+        examples=["wado"])] | None = None  # fmt: skip
+    login: Annotated[Literal["vitrea", "impax"], Meta(
+        description="with HTTP: the login that leaves a cookie, as Vitrea Connection or IMPAX has it",
+        examples=["vitrea"])] | None = None  # fmt: skip
+    login_url: Annotated[str, Meta(
+        description="with login: where to log in", examples=["https://pacs.example.org:8080/rest/api/login"],
+        )] | None = None  # fmt: skip
+    realm: Annotated[str, Meta(
+        description="with login = vitrea: the realm of the user", examples=["DefaultSystemRealm"],
+        )] = "DefaultSystemRealm"  # fmt: skip
+    date_parameters: Annotated[Literal["camel", "snake"], Meta(
+        description="with mint+https://: how it writes its parameters for dates: camel (minStudyDate) or snake "
+        "(min_study_date)", examples=["snake"])] = "camel"  # fmt: skip
+    repository: Annotated[str, Meta(
+        description="with rad69+https://: the OID of the repository that documents are asked of",
+        examples=["1.3.6.1.4.1.1000"])] = ""  # fmt: skip
+    home_community: Annotated[str, Meta(
+        description="with rad69+https://: the OID of the community, where a gateway wants to be told",
+        examples=["urn:oid:1.3.6.1.4.1.2000"])] = ""  # fmt: skip
+    ignore_errors: Annotated[tuple[str, ...], Meta(
+        description="with rad69+https://: error codes that are nothing to complain about; what did not arrive is "
+        "missing all the same", examples=[["XDSRepositoryError"]])] = ()  # fmt: skip
+
+    region: Annotated[str, Meta(
+        description="with ahi://, and DICOMweb of AWS: the region; that of the locator, the environment or the "
+        "profile, where it is not set", examples=["us-east-1"])] | None = None  # fmt: skip
+    aws_profile: Annotated[str, Meta(
+        description="with ahi://, and DICOMweb of AWS: the profile of the AWS tools that says who we are; the "
+        "environment, or the default profile, where it is not set", examples=["imaging"])] | None = None  # fmt: skip
+    endpoint_url: Annotated[str, Meta(
+        description="with ahi://: where to find it, in place of the hosts of AWS",
+        examples=["https://vpce-1.medical-imaging.us-east-1.vpce.amazonaws.com"])] | None = None
+    image_sets: Annotated[Literal["primary", "all"], Meta(
+        description="with ahi://: primary leaves out image sets that contradict others, all has them too; where it is "
+        "not set, a list that they belong to is incomplete", examples=["primary"])] | None = None  # fmt: skip
 
 
 class Selector(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -52,13 +52,36 @@ class WebAccess(Struct, frozen=True, kw_only=True):
     headers: Mapping[str, str] = {}
 
 
+class Dialect(Struct, frozen=True, kw_only=True):
+    """How a place that speaks HTTP is spoken to. `date_parameters`: how a MINT search writes them. `repository` and
+    `home_community` are OIDs that an Imaging Document Source is to be told, `ignored_errors` codes of its that are
+    nothing to complain about.
+    """
+
+    date_parameters: Literal["camel", "snake"] = "camel"
+    repository: str = ""
+    home_community: str = ""
+    ignored_errors: tuple[str, ...] = ()
+
+
+class AwsAccess(Struct, frozen=True, kw_only=True):
+    """How AWS lets us in: `signer` signs requests for `region`. `endpoint_url` is where its hosts are to be found
+    instead; `image_sets`: which ones of HealthImaging count, "" for undecided.
+    """
+
+    region: str
+    signer: "Authority"
+    endpoint_url: str = ""
+    image_sets: Literal["", "primary", "all"] = ""
+
+
 class Setting(Struct, frozen=True, kw_only=True):
     """What a place is opened with. Remote ones: who we are there, and how patient to be. Local ones: `catalogue`
     gives what is remembered of the place at a path, `skipped` hears the path and why of what is passed by, `warn` what
     may surprise. DIMSE nodes: `via` says by which service they give, None for what they offer; `mailbox` opens where
     the instances of a C-MOVE arrive, and `senders` are other hosts that they may come from; `quirks` are to be heeded;
     `access` says how we are let in, `model` and `wishes` how it is asked. Places that speak HTTP: `web` says how we are
-    let in. `throttle` slows all traffic down.
+    let in, `dialect` how they are spoken to. `throttle` slows all traffic down.
     """
 
     calling_ae: str
@@ -76,6 +99,8 @@ class Setting(Struct, frozen=True, kw_only=True):
     wishes: Wishes = Wishes()
     throttle: "Throttle | None" = None
     web: WebAccess = WebAccess()
+    aws: AwsAccess | None = None
+    dialect: Dialect = Dialect()
 
     def door(self, base: str, name: str) -> "Door":
         """HTTP to a base URL, for a place that messages call `name`. Opens no connection."""

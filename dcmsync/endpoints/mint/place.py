@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from dcmsync.endpoints import Setting
 from dcmsync.endpoints.mint.session import Session, Spelling
+from dcmsync.locator import Mint
 from dcmsync.net.http import Door
 
 
@@ -31,3 +33,8 @@ class MintPlace:
         """A session, over the pool that all sessions share."""
         async with self._door:
             yield Session(self._door, self._spelling)
+
+
+def open_mint(locator: Mint, setting: Setting) -> MintPlace:
+    """The search that a locator names. Opens no connection."""
+    return MintPlace(setting.door(locator.url, str(locator)), setting.dialect.date_parameters)

@@ -9,7 +9,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from dcmsync.contract import Want
+from dcmsync.endpoints import Setting
+from dcmsync.endpoints.rad69.envelope import Repository
 from dcmsync.endpoints.rad69.session import SPOKEN, Service, Session
+from dcmsync.locator import Rad69
 
 _NOTHING = Want(study_uid="", series_uid="", instances={})
 
@@ -38,3 +41,11 @@ class Rad69Place:
         """A session, over the pool that all sessions share."""
         async with self._service.door:
             yield Session(self._service)
+
+
+def open_rad69(locator: Rad69, setting: Setting) -> Rad69Place:
+    """The source that a locator names. Opens no connection."""
+    dialect = setting.dialect
+    repository = Repository(unique_id=dialect.repository, home_community=dialect.home_community)
+    door = setting.door(locator.url, str(locator))
+    return Rad69Place(Service(door, repository, ignored=dialect.ignored_errors, warn=setting.warn))

@@ -17,8 +17,6 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from uuid import uuid4
 
-from msgspec import Struct
-
 from dcmsync.contract import Ask, Attributes, Ending, Receiver, Want
 from dcmsync.endpoints.rad69.envelope import Repository, envelope, mtom, plain
 from dcmsync.endpoints.rad69.reply import BUSY, Fault, Reply
@@ -284,10 +282,3 @@ class _Gathering:
             self.strange.add(taken.why)
         else:
             self.came += 1
-
-
-class Options(Struct, frozen=True, kw_only=True):
-    """What the configuration says of an Imaging Document Source."""
-
-    repository: Repository = Repository()
-    ignored: tuple[str, ...] = ()

@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from dcmsync.endpoints import Setting
 from dcmsync.endpoints.wado.session import Session
+from dcmsync.locator import WadoUri
 from dcmsync.net.http import Door
 
 _NOTHING_THERE = 404
@@ -37,3 +39,8 @@ class WadoPlace:
         """A session, over the pool that all sessions share."""
         async with self._door:
             yield Session(self._door)
+
+
+def open_wado(locator: WadoUri, setting: Setting) -> WadoPlace:
+    """The service that a locator names. Opens no connection."""
+    return WadoPlace(setting.door(locator.url, str(locator)))

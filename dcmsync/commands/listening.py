@@ -44,6 +44,12 @@ def network(text: str) -> Network:
         raise ValueError(f"{text!r} is no address and no network: write 192.0.2.7 or 192.0.2.0/24") from None
 
 
+def http(text: str) -> tuple[str, int]:
+    """A host, "" where none is named, and a TCP port: `8042`, `0.0.0.0:8042`, `[::1]:8042`. Raises ValueError."""
+    host, _, number = text.rpartition(":")
+    return host.removeprefix("[").removesuffix("]"), port(number)
+
+
 LISTENING: tuple[Option, ...] = (
     Option(flags=("--ae",), metavar="AET", parse=title, default="DCMSYNC",
            help="our AE title, by which peers must call us; default DCMSYNC"),
@@ -70,11 +76,15 @@ LISTENING: tuple[Option, ...] = (
 )
 
 
+def is_loopback(address: str) -> bool:
+    """Whether only this machine can come by an address."""
+    return address in ("localhost", "::1") or address.startswith("127.")
+
+
 def check_openness(arguments: Namespace) -> None:
     """Refuses to listen for other machines when nothing says which may come. Raises UsageError."""
     bind = arguments.bind
-    is_loopback = bind in ("localhost", "::1") or bind.startswith("127.")
-    if not (arguments.allow or arguments.allow_from or arguments.allow_any or is_loopback):
+    if not (arguments.allow or arguments.allow_from or arguments.allow_any or is_loopback(bind)):
         raise UsageError(f"--bind {bind} lets other machines connect, and nothing says which may",
                          advice="Name those that may by --allow AET or --allow-from ADDRESS, or give --allow-any")
 

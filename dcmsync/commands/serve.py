@@ -6,7 +6,7 @@ import os
 from argparse import Namespace
 from functools import partial
 
-from dcmsync.commands.listening import LISTENING, run_until_told
+from dcmsync.commands.listening import LISTENING, http, run_until_told
 from dcmsync.commands.options import TIMEOUT, Command, Option, Streams, duration
 from dcmsync.errors import ExitStatus, UsageError
 
@@ -24,9 +24,14 @@ COMMAND = Command(
         "association, or to who has left on one of ours, if C-MOVE could send there.\n\n"
         "Instances are sent as they are: one whose transfer syntax the peer does not take is a failed sub-operation, "
         "never transcoded.\n\n"
+        "With --http the same folder is served by DICOMweb (QIDO-RS, WADO-RS with metadata and bulk data, STOW-RS: the "
+        "base URL is http://HOST:PORT) and WADO-URI (http://HOST:PORT/wado), with TLS where --tls is given, to the "
+        "addresses of --allow-from. HTTP has no AE titles and asks for no password. Who names no transfer syntax gets "
+        "what is stored; who names others is answered 406; nothing is rendered.\n\n"
         "Writes events to standard output, one JSON object a line: listening (with the port, once peers may connect); "
-        "association: opened, closed and refused; move; commitment; rescan. SIGINT or SIGTERM stops it: it accepts no "
-        "more, finishes what is in flight (for --timeout at most) and exits 0; a second one ends it at once."
+        "association, and connection by HTTP: opened, closed and refused; move; commitment; rescan. SIGINT or SIGTERM "
+        "stops it: it accepts no more, finishes what is in flight (for --timeout at most) and exits 0; a second one "
+        "ends it at once."
     ),
     options=(
         Option(flags=("folder",), metavar="DIR", completion="directory", help="the folder to serve and to store in"),
@@ -34,6 +39,9 @@ COMMAND = Command(
         Option(flags=("--destination",), metavar="NODE", repeat=True, completion="endpoint",
                help="whom C-MOVE may send to, by its AE title: AET@host:port, or a name of the configuration; the "
                     "nodes of the configuration are known already"),
+        Option(flags=("--http",), metavar="[HOST:]PORT", parse=http,
+               help="answer DICOMweb and WADO-URI too, on a port of its own, 0 for any free one; HOST is that of "
+                    "--bind unless given"),
         Option(flags=("--rescan",), metavar="SECONDS", parse=duration,
                help="look this often for files that others put into DIR, changed or took away (30, 5m, 1h); default "
                     "never: what is gone then fails when it is asked for"),
@@ -41,6 +49,7 @@ COMMAND = Command(
     ),
     examples=(
         ("dcmsync serve ./archive", "a node for this machine, at DCMSYNC@localhost:11112"),
+        ("dcmsync serve ./archive --http 8042", "and a DICOMweb server, at http://127.0.0.1:8042"),
         ("dcmsync serve ./archive --bind 0.0.0.0 --allow MODALITY1 --allow PACS", "a node for two others"),
     ),
 )
@@ -52,7 +61,7 @@ def run(arguments: Namespace, streams: Streams) -> ExitStatus:
         raise UsageError(f"{arguments.folder}: no such folder", advice=f"Make it: mkdir -p {arguments.folder}")
     import anyio
 
-    from dcmsync.commands.serving import settings
+    from dcmsync.commands import serving
     from dcmsync.net.patience import Watch
     from dcmsync.node.node import Node
     from dcmsync.records.stream import Writer
@@ -61,7 +70,8 @@ def run(arguments: Namespace, streams: Streams) -> ExitStatus:
     queue = partial(Lander, gather_s=0)  # each peer waits for the verdict on what it sent
     say = Writer(streams.stdout).write
     with Watch() as watch:
-        told = settings(arguments, watch, streams)
-        with Node(told, watch, make_queue=queue, say=say, warn=streams.warn) as node:
+        told = serving.settings(arguments, watch, streams)
+        make_http = serving.http(arguments, told)
+        with Node(told, watch, make_queue=queue, make_http=make_http, say=say, warn=streams.warn) as node:
             anyio.run(run_until_told, node, told.timeout_s, streams)
     return ExitStatus.DONE

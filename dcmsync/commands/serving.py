@@ -6,13 +6,14 @@ Owns whom C-MOVE may send to. Refuses to listen.
 from __future__ import annotations
 
 from argparse import Namespace
+from functools import partial
 from os import environ
 from typing import TYPE_CHECKING
 
 from msgspec import structs
 
 from dcmsync import config, locator
-from dcmsync.commands.listening import allowed_networks, allowed_titles, check_openness, security
+from dcmsync.commands.listening import allowed_networks, allowed_titles, check_openness, is_loopback, security
 from dcmsync.commands.options import DEFAULT_TIMEOUT_S, Streams
 from dcmsync.commands.places import Places
 from dcmsync.errors import DcmsyncError, UsageError
@@ -20,7 +21,7 @@ from dcmsync.errors import DcmsyncError, UsageError
 if TYPE_CHECKING:
     from dcmsync.net.patience import Watch
     from dcmsync.node.moving import Destination
-    from dcmsync.node.node import Settings
+    from dcmsync.node.node import MakeSide, Settings
 
 
 def settings(arguments: Namespace, watch: Watch, streams: Streams) -> Settings:
@@ -43,6 +44,25 @@ def settings(arguments: Namespace, watch: Watch, streams: Streams) -> Settings:
         rescan_s=arguments.rescan,
         destinations=_destinations(arguments, Places(arguments, watch, streams), streams),
     )
+
+
+def http(arguments: Namespace, told: Settings) -> MakeSide | None:
+    """What opens the HTTP side of the node; None where nobody asked for it. Raises UsageError."""
+    if arguments.http is None:
+        return None
+    host, port = arguments.http
+    host = host or arguments.bind
+    if not (is_loopback(host) or arguments.allow_from or arguments.allow_any):
+        raise UsageError(f"--http on {host} lets other machines connect, and nothing says which may",
+                         advice="Name those that may by --allow-from ADDRESS, or give --allow-any: HTTP has no titles")
+    if arguments.require_identity:
+        raise UsageError("--require-identity is for DIMSE: nobody says who they are by --http",
+                         advice="Leave one of the two out")
+    from dcmsync.node.web.server import Settings as WebSettings
+    from dcmsync.node.web.server import Web
+
+    port_of_ours = WebSettings(host=host, port=port, secure=told.secure, max_requests=told.max_associations)
+    return partial(Web, port_of_ours)
 
 
 def _destinations(arguments: Namespace, places: Places, streams: Streams) -> dict[str, Destination]:

@@ -17,7 +17,7 @@ import anyio.to_thread
 from msgspec import Struct, structs
 
 from dcmsync.cache.digest import hasher
-from dcmsync.contract import Arrival, Landed, Sink, Stamp
+from dcmsync.contract import Arrival, Expected, Landed, Sink, Stamp
 from dcmsync.endpoints.folder.arrivals import Job, Settings
 from dcmsync.endpoints.folder.landing import Landing
 from dcmsync.endpoints.folder.scan import examine, scan
@@ -135,9 +135,9 @@ class Archive:
             if descriptor >= 0:
                 os.close(descriptor)
 
-    def receive(self, arrival: Arrival) -> Sink | int:
+    def receive(self, arrival: Arrival, expected: Expected = Expected()) -> Sink | int:  # noqa: B008 - frozen
         """A sink that lands what arrives here; see `settle` for what became of it (contract.Receiver)."""
-        sink = self._landing.receive(arrival)
+        sink = self._landing.receive(arrival, expected)
         if isinstance(sink, int):
             return sink
         self._verdicts[id(arrival)] = _Verdict(arrival)
@@ -168,6 +168,10 @@ class Archive:
             del self._verdicts[id(arrival)]
         assert verdict.landed is not None
         return _status(verdict.landed)
+
+    def forget(self, arrival: Arrival) -> None:
+        """Nobody awaits what becomes of an instance; it lands all the same."""
+        self._verdicts.pop(id(arrival), None)
 
     def _fill(self) -> None:
         left_out = 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import anyio
 from msgspec import Struct
@@ -54,6 +54,30 @@ class Settings(Struct, frozen=True, kw_only=True):
     rescan_s: float | None = None
 
 
+class Side(Protocol):
+    """Another protocol on a port of its own, bound: it serves the same folder, and stops with the node."""
+
+    url: str
+
+    async def run(self) -> None:
+        """Serves until `stop`."""
+
+    def stop(self) -> None:
+        """Accepts no more, and lets what is in flight finish."""
+
+    def close(self) -> None:
+        """Closes the port."""
+
+
+class MakeSide(Protocol):
+    """Opens a side. Raises LocalTrouble."""
+
+    def __call__(
+        self, limits: Limits, watch: Watch, archive: Archive, *, admits: Callable[[str], bool],
+        say: Callable[[Event], None], warn: Callable[[str], None],
+    ) -> Side: ...  # fmt: skip
+
+
 class Node:
     """A node, listening once it is made; a context manager around `run`."""
 
@@ -63,6 +87,7 @@ class Node:
         watch: Watch,
         *,
         make_queue: Callable[[Landing, Callable[[Landed], None]], Queue],
+        make_http: MakeSide | None = None,
         say: Callable[[Event], None] = lambda event: None,
         warn: Callable[[str], None] = lambda text: None,
     ) -> None:
@@ -106,6 +131,9 @@ class Node:
                 limits,
                 watch,
             )
+            self._http = make_http(
+                limits, watch, self.archive, admits=policy.admits, say=say, warn=warn
+            ) if make_http is not None else None  # fmt: skip
         except BaseException:
             self.archive.close()
             raise
@@ -118,6 +146,8 @@ class Node:
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
         self._listener.close()
+        if self._http is not None:
+            self._http.close()
         self.archive.close()
 
     async def run(self) -> None:
@@ -125,6 +155,7 @@ class Node:
         self._say({
             "type": "listening", "ae": self._settings.ae_title, "host": self.host, "port": self.port,
             **({"tls": True} if self._settings.secure else {}),
+            **({"http": self._http.url} if self._http else {}),
             "folder": self._settings.folder, "instances": len(self.archive.index.images),
         })  # fmt: skip
         async with anyio.create_task_group() as tasks:
@@ -132,7 +163,10 @@ class Node:
             self._commitments.start(tasks)
             renewing = anyio.CancelScope()
             tasks.start_soon(self._renew, renewing)
-            await self._listener.run()
+            async with anyio.create_task_group() as listening:
+                listening.start_soon(self._listener.run)
+                if self._http is not None:
+                    listening.start_soon(self._http.run)
             renewing.cancel()
             self._commitments.stop()
             self.archive.stop()
@@ -141,6 +175,8 @@ class Node:
         """Accepts no more, and lets what is in flight finish. Idempotent."""
         self.is_stopping = True
         self._listener.stop()
+        if self._http is not None:
+            self._http.stop()
 
     async def _renew(self, scope: anyio.CancelScope) -> None:
         """Looks into the folder again, as often as it is to be."""

@@ -104,13 +104,13 @@ class Endpoint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     timezone: Annotated[bool, Meta(
         description="ask for dates and times in our own time zone", examples=[True])] = False
     ca: Annotated[str, Meta(
-        description="with dicoms://: the authorities that may vouch for it, a PEM file; the system's, where it is "
+        description="with dicoms:// and https://: the authorities that may vouch for it, a PEM file; the system's, where it is "
         "not set", examples=["/etc/ssl/hospital-ca.pem"])] | None = None  # fmt: skip
     server_name: Annotated[str, Meta(
-        description="with dicoms://: whom its certificate must name, where that is not the host of the locator",
+        description="with dicoms:// and https://: whom its certificate must name, where that is not the host of the locator",
         examples=["pacs.example.org"])] | None = None
     certificate: Annotated[str, Meta(
-        description="with dicoms://: our own certificate, with those that lead to its authority, a PEM file",
+        description="with dicoms:// and https://: our own certificate, with those that lead to its authority, a PEM file",
         examples=["/etc/ssl/research1.crt"])] | None = None
     key: Annotated[str, Meta(
         description="the key of our certificate, a PEM file; where it is not set, it stands in the same file",
@@ -122,13 +122,13 @@ class Endpoint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         description="the command whose first line of output is the password of the key",
         examples=["pass show pacs/key"])] | None = None
     tls_profile: Annotated[Literal["bcp195", "modified"], Meta(
-        description="with dicoms://: the profile of PS3.15: bcp195 (B.12), or modified (B.13), with keys of 256 bits "
-        "alone", examples=["modified"])] = "bcp195"  # fmt: skip
+        description="with dicoms:// and https://: the profile of PS3.15: bcp195 (B.12), or modified (B.13), with "
+        "keys of 256 bits alone", examples=["modified"])] = "bcp195"  # fmt: skip
     verify: Annotated[bool, Meta(
-        description="with dicoms://: false lets anybody pass for it; each run warns of that", examples=[True],
+        description="with dicoms:// and https://: false lets anybody pass for it; each run warns of that", examples=[True],
         )] = True  # fmt: skip
     user: Annotated[str, Meta(
-        description="the user that we are there (user identity negotiation)", examples=["ada"])] | None = None
+        description="the user that we are there (user identity negotiation; with HTTP: Basic)", examples=["ada"])] | None = None
     password_file: Annotated[str, Meta(
         description="the file whose first line is the password of the user", examples=["~/.config/dcmsync/ada"],
         )] | None = None  # fmt: skip
@@ -139,16 +139,35 @@ class Endpoint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         description="take user and password of its host from ~/.netrc, or the file that NETRC names",
         examples=[True])] = False
     token_file: Annotated[str, Meta(
-        description="the file that holds the token of the user: a JSON web token, or an assertion",
+        description="the file that holds the token of the user: a JSON web token, or an assertion; with HTTP: a bearer "
+        "token",
         examples=["/run/user/1000/token"])] | None = None
     token_command: Annotated[str, Meta(
-        description="the command that writes the token of the user; it is run for each association",
+        description="the command that writes the token of the user; it is run for each association, with HTTP once and "
+        "when the token is refused",
         examples=["get-token --audience pacs"])] | None = None
     identity: Annotated[Literal["user", "password", "jwt", "saml", "kerberos"], Meta(
         description="what kind of identity is given; where it is not set: password where there is one, jwt where "
         "there is a token, else user", examples=["saml"])] | None = None  # fmt: skip
     identity_required: Annotated[bool, Meta(
         description="leave it unless it answers that it accepts the identity", examples=[True])] = False
+    token_url: Annotated[str, Meta(
+        description="with HTTP: where a token is had by client_id and its secret (OAuth2 client credentials)",
+        examples=["https://login.example.org/oauth2/token"])] | None = None  # fmt: skip
+    client_id: Annotated[str, Meta(
+        description="with token_url: the client that we are", examples=["dcmsync"])] | None = None
+    client_secret_file: Annotated[str, Meta(
+        description="with token_url: the file whose first line is the secret of the client",
+        examples=["~/.config/dcmsync/client"])] | None = None  # fmt: skip
+    client_secret_command: Annotated[str, Meta(
+        description="with token_url: the command whose first line of output is the secret of the client",
+        examples=["pass show pacs/client"])] | None = None  # fmt: skip
+    scope: Annotated[str, Meta(
+        description="with token_url: what the token is to allow", examples=["dicom.read"])] | None = None
+    proxy: Annotated[str, Meta(
+        description="with HTTP: the proxy that leads there, or none for a direct way; HTTPS_PROXY, HTTP_PROXY and "
+        "NO_PROXY of the environment, where it is not set", examples=["http://proxy.example.org:3128"],
+        )] | None = None  # fmt: skip
     retrieve: Annotated[str, Meta(
         description="the endpoint that gives what this one lists, by its name: it is asked, and the other fetched from",
         examples=["wado"])] | None = None  # fmt: skip

@@ -22,7 +22,7 @@ _HOST_FORM = re.compile(rf"(?P<host>{_HOST}):(?P<ae>{_AE}):(?P<port>\d+)")
 _SCHEMES = {"dicom": False, "dicoms": True}  # whether TLS is spoken
 _PORTS = {"http": 80, "https": 443}
 _URL = re.compile(rf"(?P<scheme>https?)://(?P<host>{_HOST})(?::(?P<port>\d{{1,5}}))?(?P<path>(?:/[!-~]*)?)", re.I)
-_DATASTORE = re.compile(r"(?P<datastore>[0-9a-f]{32})/?(?:\?region=(?P<region>[a-z0-9-]+))?")
+_DATASTORE = re.compile(r"(?P<datastore>[0-9a-z]{32})/?(?:\?region=(?P<region>[a-z0-9-]+))?")
 
 
 class Node(Struct, frozen=True, kw_only=True):
@@ -188,7 +188,7 @@ def _web(kind: str, url: str, text: str) -> Http:
 def _ahi(rest: str, text: str) -> Ahi:
     match = _DATASTORE.fullmatch(rest)
     if match is None:
-        raise UsageError(f"{text!r} is no data store", advice=f"Write {_BELOW['ahi']}, with its 32 hexadecimal digits")
+        raise UsageError(f"{text!r} is no data store", advice=f"Write {_BELOW['ahi']}, with its 32 digits and letters")
     return Ahi(match["datastore"], match["region"] or "")
 
 

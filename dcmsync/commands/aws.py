@@ -1,13 +1,15 @@
 """Who we are at AWS, and in which region: from the environment, the files of the AWS tools, a process, or botocore.
 
-Owns the order: the profile that the configuration names; else the variables of the environment; else the profile of
-AWS_PROFILE, or `default`. What needs calls of its own (roles, web identities, SSO, the metadata of an instance) is left
-to botocore, where it is installed. Refuses to say a secret: messages name the profile and the file.
+Owns which places are of AWS, and the order: the profile that the configuration names; else the variables of the
+environment; else the profile of AWS_PROFILE, or `default`. What needs calls of its own (roles, web identities, SSO, the
+metadata of an instance) is left to botocore, where it is installed. Refuses to say a secret: messages name the profile
+and the file.
 """
 
 import configparser
 import json
 import os
+import re
 import shlex
 import subprocess
 from collections.abc import Callable, Mapping
@@ -16,13 +18,18 @@ from importlib import import_module, util
 
 from msgspec import Struct
 
+from dcmsync.config import Endpoint
+from dcmsync.endpoints import AwsAccess
 from dcmsync.errors import LocalTrouble, UsageError
+from dcmsync.locator import Ahi, Locator, Web
 from dcmsync.wire.sigv4 import Credentials
 
 PROCESS_TIMEOUT_S = 60.0
 _KEYS = ("aws_access_key_id", "aws_secret_access_key")
 _CALLS = ("role_arn", "sso_session", "sso_start_url", "web_identity_token_file", "credential_source")
 _INSTALL = "Install botocore beside dcmsync, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+
+_DICOMWEB = re.compile(r"https://dicom-medical-imaging(?:-fips)?\.(?P<region>[a-z0-9-]+)\.")
 
 Section = Mapping[str, str]
 
@@ -37,6 +44,37 @@ class Profile(Struct, frozen=True):
     def words(self) -> str:
         """How messages call it."""
         return f"the AWS profile {self.name}" if self.name else "the default AWS profile"
+
+
+def aws_access(
+    place: Locator, endpoint: Endpoint | None, *, name: str, environ: Mapping[str, str]
+) -> AwsAccess | None:
+    """How AWS lets us in; None for a place that is none of its. Raises UsageError. Nothing secret is read yet.
+
+    A DICOMweb service is one of its by its host, or by an endpoint that says so, unless that has another identity.
+    """
+    said = (endpoint.region, endpoint.aws_profile, endpoint.endpoint_url, endpoint.image_sets) if endpoint else ()
+    at_host = _DICOMWEB.match(place.url) if isinstance(place, Web) else None
+    has_other = endpoint is not None and bool(
+        endpoint.user or endpoint.netrc or endpoint.token_file or endpoint.token_command
+    )
+    is_web = isinstance(place, Web) and (at_host is not None or any(said)) and not has_other
+    if not (is_web or isinstance(place, Ahi)):
+        if any(said):
+            advice = "Leave region, aws_profile, endpoint_url and image_sets out"
+            raise UsageError(f"{name}: what is set for AWS has no meaning with this locator or identity", advice=advice)
+        return None
+    from dcmsync.net.aws import SigV4  # lazy: aiohttp comes along
+
+    of_place = place.region if isinstance(place, Ahi) else at_host["region"] if at_host else ""
+    profile_name = (endpoint and endpoint.aws_profile) or ""
+    where = region(of_place or (endpoint and endpoint.region) or "", profile_name, environ, name=name)
+    return AwsAccess(
+        region=where,
+        signer=SigV4(credentials(profile_name, environ, name=name), where),
+        endpoint_url=((endpoint and endpoint.endpoint_url) or "").rstrip("/"),
+        image_sets=(endpoint and endpoint.image_sets) or "",
+    )
 
 
 def region(said: str, profile_name: str, environ: Mapping[str, str], *, name: str) -> str:

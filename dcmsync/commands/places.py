@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from dcmsync import config, locator, quirks
 from dcmsync.commands.options import DEFAULT_TIMEOUT_S, Streams
+from dcmsync.commands.pairing import giver_of
 from dcmsync.errors import UsageError
 from dcmsync.quirks import Quirks
 
@@ -116,6 +117,7 @@ class Places:
 
     def open(self, word: str) -> "Source":
         """The place called `word`, to bring things from. Raises UsageError."""
+        from dcmsync.commands.aws import aws_access
         from dcmsync.commands.credentials import access
         from dcmsync.endpoints import Setting, open_place
         from dcmsync.wire.upperlayer.extension import Wishes
@@ -135,6 +137,13 @@ class Places:
             senders=set_up.senders if set_up else (),
             quirks=self.quirks(word),
             access=access(place, set_up, name=word, environ=environ, warn=self._warn_once),
+            aws=aws_access(place, set_up, name=word, environ=environ),
+            dialect=Dialect(
+                date_parameters=set_up.date_parameters,
+                repository=set_up.repository,
+                home_community=set_up.home_community,
+                ignored_errors=set_up.ignore_errors,
+            ) if set_up else Dialect(),
             throttle=self._throttle,
             model=self._given.get("model") or (set_up.model if set_up else "study"),
             wishes=Wishes(
@@ -181,7 +190,7 @@ class Places:
 
         if not isinstance(self.parse(word), locator.Node):
             raise UsageError(f"{word} is no DIMSE node", advice="Name one, as in AET@host:port")
-        place = self.open(word)
+        place = self.alone(word)
         assert isinstance(place, DimseNode)
         return place
 

@@ -386,7 +386,7 @@ def test_pages_without_end_that_bring_nothing_end_the_search(
 )  # fmt: skip
 def test_a_search_that_is_answered_with_something_else_is_an_error(store: DataStore, body: bytes) -> None:
     store.before = lambda operation, seen: Reply(body=body)
-    with pytest.raises(RemoteProtocolError, match="^ahi: "):
+    with pytest.raises(RemoteProtocolError, match=r"^ahi: "):
         talk(place(store), asking(Level.STUDY))
 
 
@@ -518,7 +518,7 @@ def test_a_wrong_secret_a_wrong_region_and_a_wrong_clock_are_rejected(store: Dat
         talk(place(store, region="eu-west-1"), asking(Level.STUDY))
     begun = store.clock()
     store.clock = lambda: begun + 1000
-    with pytest.raises(Rejected, match="Signature expired.*clock"):
+    with pytest.raises(Rejected, match=r"Signature expired.*clock"):
         talk(place(store), asking(Level.STUDY))
 
 

@@ -9,8 +9,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 
+from msgspec import structs
+
+from dcmsync.endpoints import Setting
 from dcmsync.endpoints.ahi.native import Native
 from dcmsync.endpoints.ahi.session import ImageSets, Session, Shelf
+from dcmsync.errors import UsageError
+from dcmsync.locator import Ahi
+from dcmsync.net.channel import Limits
 from dcmsync.net.http import Door
 from dcmsync.quirks import Quirks
 
@@ -45,3 +51,27 @@ class AhiPlace:
                 self.name, self._native, self._shelf, self._files,
                 image_sets=self._image_sets, quirks=self._quirks, warn=self._warn,
             )  # fmt: skip
+
+
+def open_ahi(locator: Ahi, setting: Setting) -> AhiPlace:
+    """The data store that a locator names. With a token, its DICOMweb is shown that instead of a signature.
+
+    Raises UsageError.
+    """
+    aws = setting.aws
+    if aws is None:
+        raise UsageError(f"{locator}: nothing says who we are at AWS", advice="Set aws_profile in the configuration")
+    name = str(locator)
+    signed = structs.replace(setting, web=structs.replace(setting.web, authority=aws.signer))
+    calls = signed.door(aws.endpoint_url or _host("runtime-medical-imaging", aws.region), name)
+    store = f"{aws.endpoint_url or _host('dicom-medical-imaging', aws.region)}/datastore/{locator.datastore}"
+    files = (setting if setting.web.authority is not None else signed).door(store, name)
+    most_answers = Limits().max_answers
+    native = Native(calls, locator.datastore, authority=aws.signer, most_answers=most_answers)
+    return AhiPlace(
+        calls, native, files, image_sets=aws.image_sets, quirks=setting.quirks, warn=setting.warn,
+    )  # fmt: skip
+
+
+def _host(service: str, region: str) -> str:
+    return f"https://{service}.{region}.amazonaws.com{'.cn' if region.startswith('cn-') else ''}"

@@ -230,7 +230,8 @@ class Session:
             async with aclosing(answer.pieces()) as pieces:
                 taken = await take_in(pieces, receiver)
         if taken.why:
-            raise Refused(f"{self._name}: what came for an instance: {taken.why}", status=taken.status or _CANNOT_UNDERSTAND)
+            status = taken.status or _CANNOT_UNDERSTAND
+            raise Refused(f"{self._name}: what came for an instance: {taken.why}", status=status)
 
 
 class _Found:

@@ -201,10 +201,10 @@ class _Asking:
     def _tell_unsound(self, source: str, among: set[Series] | None) -> ExitStatus:
         """Names what a local place holds that is no whole instance."""
         from dcmsync.commands.unsound import tell_unsound
-        from dcmsync.locator import Node
+        from dcmsync.locator import Archive, Folder
 
         place = self.places.parse(source)
-        if isinstance(place, Node):
+        if not isinstance(place, Folder | Archive):
             return ExitStatus.DONE
         streams, catalogue = self._streams, self.places.catalogue(place.path)
         is_any = tell_unsound(

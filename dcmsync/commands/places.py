@@ -116,10 +116,22 @@ class Places:
         return isinstance(self.parse(word), locator.Folder | locator.Archive)
 
     def open(self, word: str) -> "Source":
-        """The place called `word`, to bring things from. Raises UsageError."""
+        """The place called `word`, to bring things from; two as one where another gives what it lists.
+
+        Raises UsageError.
+        """
+        giver = giver_of(word, self._config.endpoints)
+        if giver is None:
+            return self.alone(word)
+        from dcmsync.endpoints.paired.place import Paired
+
+        return Paired(self.alone(word), lambda: self.open(giver))
+
+    def alone(self, word: str) -> "Source":
+        """The place called `word`, whoever gives what it lists. Raises UsageError."""
         from dcmsync.commands.aws import aws_access
         from dcmsync.commands.credentials import access
-        from dcmsync.endpoints import Setting, open_place
+        from dcmsync.endpoints import Dialect, Setting, open_place
         from dcmsync.wire.upperlayer.extension import Wishes
 
         set_up = self._config.endpoints.get(word)

@@ -14,6 +14,7 @@ from dcmsync.errors import DcmsyncError, ExitStatus, OutOfResources, Refused
 from dcmsync.records.model import LevelWord, Outcome, Result
 
 _TRY_AGAIN = frozenset(("stalled", "disconnected", "unreachable", "rejected", "missing", "local"))
+_UNSETTLED = frozenset(("interrupted", "changed"))  # nothing is wrong with the instance; the moment was
 
 
 class Ledger:
@@ -140,7 +141,7 @@ class Ledger:
                 self._unproven.add(uid)
         else:
             common |= {"reason": verdict.reason, "message": verdict.message}
-            may_pass = verdict.may_pass or verdict.reason == "interrupted"
+            may_pass = verdict.may_pass or verdict.reason in _UNSETTLED
             if verdict.outcome == "failed":
                 common["retry"] = verdict.trouble is not None or may_pass
             lasting = ExitStatus.RETRY if may_pass and verdict.outcome == "failed" else ExitStatus.FAILED

@@ -67,7 +67,8 @@ class Retrieval(Generic[JobT]):
         if ending.status:
             consignment.refuse_rest(f"{consignment.source}: the retrieval failed: {ending.why}", ending)
         else:
-            consignment.missing_rest(f"{consignment.source}: the peer reported success, but did not send it")
+            why = ending.why or "the peer reported success, but did not send it"
+            consignment.missing_rest(f"{consignment.source}: {why}")
 
     async def _round(self, consignment: Consignment, *, one_by_one: bool) -> Ending:
         """Asks once for all that lacks. Gives the peer's last word. Raises PeerError, LocalTrouble."""

@@ -448,8 +448,9 @@ def test_what_changes_while_it_is_read_is_discarded(
     path = put(tmp_path / "a", file_of("1.2.3.1", octets=octets))
     changes = [change]
     basket = Basket(at_write=lambda: changes.pop()(path) if changes else None)
-    ask(tmp_path).fetch(want("1.2.3.1"), basket)
+    ending = ask(tmp_path).fetch(want("1.2.3.1"), basket)
     assert (basket.taken, basket.discarded) == ([], ["the file changed while it was read"])
+    assert (ending.status, ending.why) == (0, "its file changed, vanished or cannot be read")
 
 
 def test_a_sink_in_trouble_ends_the_fetch_and_nothing_stays_open(ask: Callable[..., Asked], tmp_path: Path) -> None:

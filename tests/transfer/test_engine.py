@@ -275,6 +275,12 @@ def test_success_with_nothing_sent_is_missing() -> None:
     assert "reported success" in str(pulled.last.message)
 
 
+def test_what_a_place_says_of_what_it_did_not_send_is_told() -> None:
+    pulled = Pulled(Archive(TEN, fetcher=always(Ending(why="its file changed"))), itemize=True).never_lies()
+    assert pulled.status is ExitStatus.FAILED and {o.reason for o in pulled.outcomes} == {"missing"}
+    assert str(pulled.last.message).endswith(": its file changed") and "peer" not in str(pulled.last.message)
+
+
 def test_one_of_ten_and_success_leaves_nine_missing() -> None:
     pulled = Pulled(Archive(TEN, fetcher=first_of_all), itemize=True).never_lies()
     assert (pulled.last.stored, pulled.last.failed) == (1, 9)

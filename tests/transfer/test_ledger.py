@@ -136,6 +136,12 @@ def test_what_the_run_did_not_reach_may_be_tried_again() -> None:
     assert (told(made)[0].reason, told(made)[0].retry, made.status) == ("interrupted", True, ExitStatus.RETRY)
 
 
+def test_a_file_that_changed_while_it_was_taken_may_be_tried_again() -> None:
+    made = ledger(1)
+    made.landed(landed(1, "failed", reason="changed", message="the file changed"))
+    assert (told(made)[0].reason, told(made)[0].retry, made.status) == ("changed", True, ExitStatus.RETRY)
+
+
 def test_what_we_refuse_is_not_worth_another_try() -> None:
     made = ledger(1)
     made.refused("1.1.1.1", "too long")

@@ -201,7 +201,10 @@ class Session:
         yield self._place.ending
 
     async def fetch(self, want: Want, receiver: Receiver) -> Ending:
-        """Offers every file of what is wanted, two of the same UID too. Raises LocalTrouble, and what sinks raise."""
+        """Offers every file of what is wanted, two of the same UID too; the ending has words for what was not.
+
+        Raises LocalTrouble, and what sinks raise.
+        """
         holdings = _wanted(await self._place.catalogue(), want)
         may_be_more = True
         while may_be_more:
@@ -214,7 +217,7 @@ class Session:
                     os.close(lot.popleft().origin.descriptor)
             finally:
                 close_all(lot)
-        return Ending()
+        return Ending(why="its file changed, vanished or cannot be read")
 
     async def rest(self) -> None:
         """Nothing is held."""

@@ -139,7 +139,10 @@ class Session:
         yield self._place.ending
 
     async def fetch(self, want: Want, receiver: Receiver) -> Ending:
-        """Offers every member of what is wanted, two of the same UID too. Raises LocalTrouble, and what sinks raise."""
+        """Offers every member of what is wanted, two of the same UID too; the ending has words for what was not.
+
+        Raises LocalTrouble, and what sinks raise.
+        """
         catalogue = await self._place.catalogue()
         lots = _lots(await self._place.reader(), _wanted(catalogue, want))
         while (lot := await anyio.to_thread.run_sync(next, lots, None)) is not None:
@@ -148,7 +151,7 @@ class Session:
                 if rotten is not None:
                     catalogue.remember([rotten])
                     self._place.skipped(rotten.path, rotten.reason)
-        return Ending()
+        return Ending(why="its member changed, vanished or cannot be read")
 
     async def rest(self) -> None:
         """Nothing is held that others wait for."""

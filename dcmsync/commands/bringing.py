@@ -23,7 +23,7 @@ from dcmsync.commands.places import Places
 from dcmsync.commands.printer import Printer
 from dcmsync.contract import Origin, Source
 from dcmsync.errors import ExitStatus, LocalTrouble, UsageError
-from dcmsync.locator import Archive, Folder, Node
+from dcmsync.locator import Archive, Folder, Locator
 from dcmsync.plan.levels import Query
 from dcmsync.plan.window import Judge
 from dcmsync.records.model import Outcome
@@ -101,7 +101,7 @@ class Bringing:
         try:
             for target in targets:
                 place = self._places_by_word[target.name]
-                if not arguments.dry_run and not isinstance(place, Node):
+                if not arguments.dry_run and isinstance(place, Folder | Archive):
                     self._landings.open(target, place)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._mind_signals, pull, tasks.cancel_scope)
@@ -134,7 +134,7 @@ class Bringing:
             if isinstance(place, Folder):
                 status = max(status, await mirroring.run(word, place.path, source, query, keep, most=most))
             else:
-                kind = "a node" if isinstance(place, Node) else "an archive"
+                kind = "an archive" if isinstance(place, Archive) else "another machine"
                 self._streams.warn(f"{word}: nothing is ever deleted from {kind}")
         return status
 
@@ -158,23 +158,24 @@ class Bringing:
         self._printer.end(complete=not reason, reason=reason)
         return status
 
-    def _destination(self, word: str) -> Folder | Archive | Node:
+    def _destination(self, word: str) -> Locator:
         """Where a destination is. Raises UsageError when it is none for this verb, or for what is asked of it."""
         found, given = self._places.parse(word), self._arguments
-        if isinstance(found, Node) and not given.verify:
+        is_remote = not isinstance(found, Folder | Archive)
+        if is_remote and not given.verify:
             advice = "Name a folder or an archive of this machine, as in ./archive or study.zip, or use dcmsync push"
             raise UsageError(f"{word} is no place that things can be brought to", advice=advice)
         if isinstance(found, Archive) and (given.link or given.symlink):
             raise UsageError(f"{word}: an archive holds no links", advice="Leave out --link and --symlink")
-        if isinstance(found, Node) and (given.link or given.symlink or given.move):
+        if is_remote and (given.link or given.symlink or given.move):
             advice = "Leave out --link, --symlink and --move"
-            raise UsageError(f"{word}: files are neither linked nor moved to a node", advice=advice)
+            raise UsageError(f"{word}: files are neither linked nor moved to another machine", advice=advice)
         return found
 
     async def _target(self, word: str, stack: AsyncExitStack) -> Target[Any]:
         """A destination, and what it holds."""
         place = self._places_by_word[word]
-        if not isinstance(place, Node):
+        if isinstance(place, Folder | Archive):
             return await anyio.to_thread.run_sync(self._landings.target, word, place)
         from dcmsync.commands.delivering import Delivering
 

@@ -1,17 +1,21 @@
 """Remote destinations of `push` and `sync`: what they hold, how things get there, and how that is proven.
 
-Owns the wiring of a node with the parts of `transfer` that deliver. Refuses to know where the work comes from.
+Owns which kinds of places take things, and the wiring of one with the parts of `transfer` that deliver. Refuses to know
+where the work comes from.
 """
 
 from __future__ import annotations
 
 from argparse import Namespace
 from contextlib import AsyncExitStack
+from typing import cast
 
+from dcmsync import locator
 from dcmsync.cache.digest import content_of, hasher
 from dcmsync.commands.options import Streams
 from dcmsync.commands.places import Places
 from dcmsync.contract import Arrival, Expected, Parcel, Store
+from dcmsync.errors import UsageError
 from dcmsync.transfer.consigner import Consigner, ReadAt, Settings
 from dcmsync.transfer.contents import Contents
 from dcmsync.transfer.courier import Courier
@@ -22,6 +26,8 @@ from dcmsync.transfer.remote import Asked, RemoteStock, Witness
 from dcmsync.transfer.target import Nothing, Target
 from dcmsync.wire.arrived import flaw, judge
 from dcmsync.wire.source import Distant
+
+TAKERS = (locator.Node, locator.Web, locator.Xnat)
 
 
 class Delivering:
@@ -36,8 +42,7 @@ class Delivering:
 
     async def enter(self, word: str, stack: AsyncExitStack) -> Target[Parcel]:
         """The destination called `word`, whose sessions end with `stack`. Nobody is called yet."""
-        node: Store = self._places.node(word)
-        fleet = await stack.enter_async_context(Fleet(node, self._places.jobs(word)))
+        fleet = await stack.enter_async_context(Fleet(self._taker(word), self._places.jobs(word)))
         asked = Asked(fleet, warn=self._streams.warn)
         stock = RemoteStock(asked, self._contents if self._trust == "content" else None)
         target: Target[Parcel] = Target(word, Nothing() if self._arguments.force else stock)
@@ -59,6 +64,23 @@ class Delivering:
         elif verify != "none":
             target.prover = Witness(asked, self._contents if verify == "content" else None)
         return target
+
+    def _taker(self, word: str) -> Store:
+        """The place called `word`. Raises UsageError when nothing can be delivered there, or not as is wished."""
+        place = self._places.parse(word)
+        if not isinstance(place, TAKERS):
+            advice = "Name a DICOM node, a DICOMweb service (https://...) or an XNAT project (xnat+https://host/PROJECT)"
+            raise UsageError(f"{word} takes nothing: it can only be asked and fetched from", advice=advice)
+        if isinstance(place, locator.Node):
+            return self._places.node(word)
+        for is_wished, what in (
+            (self._arguments.verify == "commit", "--verify commit asks for storage commitment"),
+            (vars(self._arguments).get("straight"), "--via move has a source send to an AE title"),
+        ):
+            if is_wished:
+                advice = "Use --verify uids or content, and leave out --via"
+                raise UsageError(f"{word} is no DICOM node: {what}", advice=advice)
+        return cast("Store", self._places.alone(word))  # places of these kinds are
 
 
 def _content(read_at: ReadAt, size: int, syntax: str) -> str:

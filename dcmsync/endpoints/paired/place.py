@@ -8,12 +8,21 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from typing import Protocol, runtime_checkable
 
 from msgspec.structs import replace
 
 from dcmsync import contract
 from dcmsync.contract import Ask, Attributes, Ending, Level, Manner, Mannered, Receiver, Source, Want
 from dcmsync.quirks import Quirks, quirks_of
+
+
+@runtime_checkable
+class Echoes(Protocol):
+    """A place that says whether it answers."""
+
+    async def echo(self) -> int:
+        """0 when it does. Raises PeerError."""
 
 
 class Paired:
@@ -23,6 +32,14 @@ class Paired:
         self.name = asked.name
         self._asked = asked
         self._giver = giver
+
+    async def echo(self) -> int:
+        """0 when both answer, as far as they can be asked to; else what one of them says. Raises PeerError."""
+        for place in (self._asked, self._giver()):
+            status = await place.echo() if isinstance(place, Echoes) else 0
+            if status:
+                return status
+        return 0
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:

@@ -11,30 +11,41 @@ told of at the end, and does not stop the others, unless the place is gone or th
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 
 import anyio
 
 from dcmsync.contract import Ask, Attributes, Ending, Receiver, Want
 from dcmsync.errors import DcmsyncError, Disconnected, OutOfResources, PeerError, Refused, Rejected, RemoteProtocolError
-from dcmsync.net.http import Door
+from dcmsync.net.http import Door, Query
 from dcmsync.net.instances import is_framed, take_in
 
 GETS = 8
 _LOST_IN_A_ROW = 2 * GETS  # instances whose answer ends too early one after another
 _MEDIA_TYPE = "application/dicom"
 _CANNOT_UNDERSTAND = 0xC000
+_DISLIKED = (400, 406)
+
+
+class Service:
+    """What the sessions of one place share. `takes_any_syntax`: whether it bears being asked for the stored one."""
+
+    def __init__(self, door: Door) -> None:
+        self.door = door
+        self.takes_any_syntax = True
 
 
 class Session:
     """Satisfies contract.Session, but cannot be asked."""
 
-    def __init__(self, door: Door) -> None:
-        self._door = door
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._name = service.door.name
 
     def find(self, ask: Ask) -> AsyncGenerator[Attributes | Ending, None]:
         """Raises Rejected."""
         raise Rejected(
-            f"{self._door.name}: WADO-URI gives instances, but cannot be asked what there is",
+            f"{self._name}: WADO-URI gives instances, but cannot be asked what there is",
             advice='Set retrieve = "NAME" with its name at a place that can be asked: a DIMSE node, DICOMweb or MINT',
         )
 
@@ -42,10 +53,10 @@ class Session:
         """One GET for each instance; see `contract.Fetches`. Of a single one, what went wrong is raised."""
         if not want.instances:
             raise Rejected(
-                f"{self._door.name}: WADO-URI gives instances one by one, and none is named",
+                f"{self._name}: WADO-URI gives instances one by one, and none is named",
                 advice="Name them by records of instance level",
             )
-        fetching = _Fetching(self._door, want, receiver)
+        fetching = _Fetching(self._service, want, receiver)
         return await fetching.run()
 
     async def rest(self) -> None:
@@ -55,8 +66,8 @@ class Session:
 class _Fetching:
     """The instances of one want on their way."""
 
-    def __init__(self, door: Door, want: Want, receiver: Receiver) -> None:
-        self._door = door
+    def __init__(self, service: Service, want: Want, receiver: Receiver) -> None:
+        self._service = service
         self._want = want
         self._receiver = receiver
         self._waiting: Iterator[str] = iter(want.instances)
@@ -108,12 +119,24 @@ class _Fetching:
             ("seriesUID", self._want.series_uid),
             ("objectUID", uid),
             ("contentType", _MEDIA_TYPE),
-            ("transferSyntax", "*"),
         )
-        async with self._door.exchange("GET", "", query=query, headers={"Accept": _MEDIA_TYPE}) as answer:
+        if self._service.takes_any_syntax:
+            try:
+                await self._take(self._service.door, (*query, ("transferSyntax", "*")))
+            except Refused as refusal:
+                if refusal.status not in _DISLIKED:
+                    raise
+                await self._take(self._service.door, query)
+                self._service.takes_any_syntax = False
+        else:
+            await self._take(self._service.door, query)
+
+    async def _take(self, door: Door, query: Query) -> None:
+        """What one request gives. Raises PeerError when it did not come whole, LocalTrouble."""
+        async with door.exchange("GET", "", query=query, headers={"Accept": _MEDIA_TYPE}) as answer:
             if not is_framed(answer.headers):
-                raise RemoteProtocolError(f"{self._door.name}: answers without saying how long they are: "
-                                          "nothing proves that they are whole")  # fmt: skip
-            taken = await take_in(answer.pieces(), self._receiver)
+                raise Disconnected(f"{door.name}: gives a file without saying where it ends: it may be cut")
+            async with aclosing(answer.pieces()) as pieces:
+                taken = await take_in(pieces, self._receiver)
         if taken.why and not taken.status:
-            raise RemoteProtocolError(f"{self._door.name}: what came as {_MEDIA_TYPE} is {taken.why}")
+            raise RemoteProtocolError(f"{door.name}: what came is {taken.why}")

@@ -104,14 +104,16 @@ class Endpoint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     timezone: Annotated[bool, Meta(
         description="ask for dates and times in our own time zone", examples=[True])] = False
     ca: Annotated[str, Meta(
-        description="with dicoms:// and https://: the authorities that may vouch for it, a PEM file; the system's, where it is "
-        "not set", examples=["/etc/ssl/hospital-ca.pem"])] | None = None  # fmt: skip
+        description="with dicoms:// and https://: the authorities that may vouch for it, a PEM file; the system's, "
+        "where it is not set", examples=["/etc/ssl/hospital-ca.pem"])] | None = None  # fmt: skip
     server_name: Annotated[str, Meta(
-        description="with dicoms:// and https://: whom its certificate must name, where that is not the host of the locator",
-        examples=["pacs.example.org"])] | None = None
+        description="with dicoms:// and https://: whom its certificate must name, where that is not the host of the "
+        "locator",
+        examples=["pacs.example.org"])] | None = None  # fmt: skip
     certificate: Annotated[str, Meta(
-        description="with dicoms:// and https://: our own certificate, with those that lead to its authority, a PEM file",
-        examples=["/etc/ssl/research1.crt"])] | None = None
+        description="with dicoms:// and https://: our own certificate, with those that lead to its authority, a PEM "
+        "file",
+        examples=["/etc/ssl/research1.crt"])] | None = None  # fmt: skip
     key: Annotated[str, Meta(
         description="the key of our certificate, a PEM file; where it is not set, it stands in the same file",
         examples=["/etc/ssl/private/research1.key"])] | None = None
@@ -125,10 +127,11 @@ class Endpoint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         description="with dicoms:// and https://: the profile of PS3.15: bcp195 (B.12), or modified (B.13), with "
         "keys of 256 bits alone", examples=["modified"])] = "bcp195"  # fmt: skip
     verify: Annotated[bool, Meta(
-        description="with dicoms:// and https://: false lets anybody pass for it; each run warns of that", examples=[True],
-        )] = True  # fmt: skip
+        description="with dicoms:// and https://: false lets anybody pass for it; each run warns of that",
+        examples=[True])] = True  # fmt: skip
     user: Annotated[str, Meta(
-        description="the user that we are there (user identity negotiation; with HTTP: Basic)", examples=["ada"])] | None = None
+        description="the user that we are there (user identity negotiation; with HTTP: Basic)",
+        examples=["ada"])] | None = None
     password_file: Annotated[str, Meta(
         description="the file whose first line is the password of the user", examples=["~/.config/dcmsync/ada"],
         )] | None = None  # fmt: skip

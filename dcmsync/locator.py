@@ -116,6 +116,20 @@ class Ahi(Struct, frozen=True):
 Http = Web | WadoUri | Mint | Rad69 | Xnat | Ahi
 Locator = Node | Folder | Archive | Http
 
+
+def is_secured(place: Http) -> bool:
+    """Whether TLS is spoken with a place that speaks HTTP."""
+    return isinstance(place, Ahi) or place.url.startswith("https:")
+
+
+def host_of(place: Http) -> str:
+    """The host that a locator names; "" where it names none."""
+    if isinstance(place, Ahi):
+        return ""
+    match = _URL.fullmatch(place.url)
+    return match["host"].strip("[]") if match else ""
+
+
 _WEB: dict[str, type[Web | WadoUri | Mint | Rad69]] = {
     "": Web, "wado-uri": WadoUri, "mint": Mint, "rad69": Rad69,
 }  # fmt: skip

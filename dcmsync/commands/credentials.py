@@ -16,7 +16,7 @@ from pathlib import Path
 from dcmsync.config import Endpoint, Local
 from dcmsync.endpoints import Access
 from dcmsync.errors import LocalTrouble, UsageError
-from dcmsync.locator import Locator, Node
+from dcmsync.locator import Http, Locator, Node, is_secured
 from dcmsync.net.tls import Terms
 from dcmsync.wire.upperlayer.identity import MOST_OCTETS, Identity, Kind
 
@@ -39,7 +39,7 @@ def access(place: Locator, endpoint: Endpoint | None, *, name: str, environ: Map
     if endpoint is None:
         return Access(terms=Terms() if place.tls else None)
     return Access(
-        terms=_terms(place, endpoint, name, warn),
+        terms=terms_of(place, endpoint, name, warn),
         identity=_identity(place, endpoint, name, environ, warn),
         identity_required=endpoint.identity_required,
     )
@@ -53,19 +53,21 @@ def listening(local: Local, *, certificate: str | None, key: str | None, ca: str
     if key and not certificate:
         raise UsageError("--key is given without --certificate", advice="Name the certificate of that key")
     return Terms(
-        certificate=_path(certificate or local.certificate),
-        key=_path(key if certificate else local.key),
-        key_password=_secret(local, "key_password", "[local]", warn),
-        ca=_path(ca or local.ca),
+        certificate=path_of(certificate or local.certificate),
+        key=path_of(key if certificate else local.key),
+        key_password=secret(local, "key_password", "[local]", warn),
+        ca=path_of(ca or local.ca),
     )
 
 
-def _terms(node: Node, endpoint: Endpoint, name: str, warn: Warn) -> Terms | None:
+def terms_of(place: Node | Http, endpoint: Endpoint, name: str, warn: Warn) -> Terms | None:
+    """On what terms a place is spoken to with TLS; None where it is in plain. Raises UsageError."""
     said = [key for key in _FOR_TLS if getattr(endpoint, key) is not None] + ["verify"] * (not endpoint.verify)
-    if not node.tls:
+    if not (place.tls if isinstance(place, Node) else is_secured(place)):
         if said:
+            scheme = "dicoms" if isinstance(place, Node) else "https"
             raise UsageError(f"{name}: {said[0]} is set, and the locator is one without TLS",
-                             advice="Write dicoms:// before it")  # fmt: skip
+                             advice=f"Write {scheme}:// before it")  # fmt: skip
         return None
     if endpoint.key and not endpoint.certificate:
         raise UsageError(f"{name}: key is set without certificate", advice="Name the certificate of that key")
@@ -75,10 +77,10 @@ def _terms(node: Node, endpoint: Endpoint, name: str, warn: Warn) -> Terms | Non
         warn(f"{name}: its certificate is not verified, and anybody may pass for it (verify = false)")
     return Terms(
         profile=endpoint.tls_profile,
-        ca=_path(endpoint.ca),
-        certificate=_path(endpoint.certificate),
-        key=_path(endpoint.key),
-        key_password=_secret(endpoint, "key_password", name, warn),
+        ca=path_of(endpoint.ca),
+        certificate=path_of(endpoint.certificate),
+        key=path_of(endpoint.key),
+        key_password=secret(endpoint, "key_password", name, warn),
         server_name=endpoint.server_name or "",
         verify=endpoint.verify,
     )
@@ -91,7 +93,7 @@ def _identity(
     if endpoint.identity == "kerberos":
         raise UsageError(f"{name}: Kerberos tickets are not supported",
                          advice="Use a password, a JSON web token or a SAML assertion")  # fmt: skip
-    password, token = _secret(endpoint, "password", name, warn), _secret(endpoint, "token", name, warn)
+    password, token = secret(endpoint, "password", name, warn), secret(endpoint, "token", name, warn)
     if endpoint.netrc and (endpoint.user or password or token):
         raise UsageError(f"{name}: netrc contradicts user, password and token", advice="Leave it out")
     kind = endpoint.identity or ("jwt" if token else "password" if password or endpoint.netrc else "user")
@@ -117,7 +119,7 @@ def _identity(
         if token is not None:
             primary = token()
         elif endpoint.netrc:
-            primary, secondary = _from_netrc(node.host, name, environ)
+            primary, secondary = from_netrc(node.host, name, environ)
         elif password is not None:
             secondary = password()
         if len(primary) + len(secondary) > MOST_OCTETS:
@@ -133,13 +135,13 @@ def _identity(
     return ask
 
 
-def _secret(endpoint: Endpoint | Local, what: str, name: str, warn: Warn) -> Callable[[], bytes] | None:
+def secret(endpoint: Endpoint | Local, what: str, name: str, warn: Warn) -> Callable[[], bytes] | None:
     """What reads a secret, from where the keys `<what>_file` or `<what>_command` say; None where they do not."""
     file, command = getattr(endpoint, f"{what}_file"), getattr(endpoint, f"{what}_command")
     if file and command:
         raise UsageError(f"{name}: both {what}_file and {what}_command are set", advice="Leave one out")
     if file:
-        return lambda: _from_file(_path(file), f"{name}: {what}_file", warn, is_token=what == "token")
+        return lambda: _from_file(path_of(file), f"{name}: {what}_file", warn, is_token=what == "token")
     if not command:
         return None
 
@@ -149,7 +151,8 @@ def _secret(endpoint: Endpoint | Local, what: str, name: str, warn: Warn) -> Cal
     return run if what == "token" else cache(run)
 
 
-def _path(text: str | None) -> str:
+def path_of(text: str | None) -> str:
+    """A path as it is meant, ~ and all; "" for none."""
     return os.path.expanduser(text) if text else ""
 
 
@@ -184,7 +187,7 @@ def _content(octets: bytes, what: str, *, is_token: bool) -> bytes:
     return found
 
 
-def _from_netrc(host: str, name: str, environ: Mapping[str, str]) -> tuple[bytes, bytes]:
+def from_netrc(host: str, name: str, environ: Mapping[str, str]) -> tuple[bytes, bytes]:
     """User and password of a host."""
     from netrc import NetrcParseError, netrc  # lazy: few have one
 

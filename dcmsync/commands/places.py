@@ -9,6 +9,8 @@ from functools import cached_property
 from os import environ
 from typing import TYPE_CHECKING, TypeVar
 
+from msgspec import structs
+
 from dcmsync import config, locator, quirks
 from dcmsync.commands.options import DEFAULT_TIMEOUT_S, Streams
 from dcmsync.commands.pairing import giver_of
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from dcmsync.contract import Catalogue, Source
+    from dcmsync.endpoints import WebAccess
     from dcmsync.endpoints.dimse.place import DimseNode
     from dcmsync.net.mailbox import Mailbox
     from dcmsync.net.patience import Watch
@@ -48,6 +51,7 @@ class Places:
         self._watch = watch
         self._streams = streams
         self._catalogues: dict[str, Catalogue] = {}
+        self._accesses: dict[str, WebAccess] = {}
         self._warned: set[str] = set()
         self._receiving: TaskGroup | None = None
         self._mailbox: Mailbox | None = None
@@ -120,15 +124,20 @@ class Places:
 
         Raises UsageError.
         """
-        giver = giver_of(word, self._config.endpoints)
+        giver = self.giver(word)
         if giver is None:
             return self.alone(word)
         from dcmsync.endpoints.paired.place import Paired
 
         return Paired(self.alone(word), lambda: self.open(giver))
 
+    def giver(self, word: str) -> str | None:
+        """The endpoint that gives what the place called `word` lists, by name, if it is another. Raises UsageError."""
+        return giver_of(word, self._config.endpoints)
+
     def alone(self, word: str) -> "Source":
         """The place called `word`, whoever gives what it lists. Raises UsageError."""
+        from dcmsync.commands.authorities import web_access
         from dcmsync.commands.aws import aws_access
         from dcmsync.commands.credentials import access
         from dcmsync.endpoints import Dialect, Setting, open_place
@@ -164,7 +173,12 @@ class Places:
                 timezone=bool(set_up and set_up.timezone),
             ),
         )
-        return open_place(place, setting)
+        if word not in self._accesses:  # one token for all sessions of a run
+            self._accesses[word] = web_access(
+                place, set_up, name=word, environ=environ, warn=self._warn_once,
+                door=lambda url, name, access: structs.replace(setting, web=access).door(url, name),
+            )
+        return open_place(place, structs.replace(setting, web=self._accesses[word]))
 
     @cached_property
     def _throttle(self) -> "Throttle | None":

@@ -134,13 +134,13 @@ class Source:
         assert isinstance(ending, Ending)
         return cast(list[dict[str, object]], answers), ending
 
-    def fetch(self, *uids: str, whole: bool = True, taken: Taken | None = None) -> Taken:
+    def fetch(self, *uids: str, whole: bool = True, taken: Taken | None = None, why: str = "") -> Taken:
         taken = taken or Taken()
 
         async def run() -> None:
             async with self.place.session() as session:
                 want = Want(study_uid="1.2", series_uid="1.2.3", instances=dict.fromkeys(uids, ""), whole=whole)
-                assert await session.fetch(want, taken) == Ending()
+                assert await session.fetch(want, taken) == Ending(why=why)
                 await session.rest()
 
         anyio.run(run)
@@ -277,7 +277,8 @@ def test_what_rots_after_stock_was_taken_is_not_delivered(
     source = Source(path)
     source.find(**keys_of(Level.INSTANCE))
     flip(path, path.read_bytes().index(b"xxx") + 3000)
-    taken = source.fetch("1.2.3.4", "1.2.3.5")
+    why = "its member is damaged: its CRC is wrong: it was damaged after it was packed"
+    taken = source.fetch("1.2.3.4", "1.2.3.5", why=why)
     assert [found.sop_instance_uid for found, _ in taken.files] == ["1.2.3.5"]
     assert source.skipped == [("a", "its CRC is wrong: it was damaged after it was packed")]
     assert source.others()["a"][0] == "rotten"

@@ -145,13 +145,17 @@ class Session:
         """
         catalogue = await self._place.catalogue()
         lots = _lots(await self._place.reader(), _wanted(catalogue, want))
+        given, why = 0, "its member is not what it was"
         while (lot := await anyio.to_thread.run_sync(next, lots, None)) is not None:
             for offer in lot:
                 rotten = offer if isinstance(offer, Holding) else await self._give(offer, receiver)
-                if rotten is not None:
+                if rotten is None:
+                    given += 1
+                else:
                     catalogue.remember([rotten])
                     self._place.skipped(rotten.path, rotten.reason)
-        return Ending(why="its member changed, vanished or cannot be read")
+                    why = f"its member is damaged: {rotten.reason}"
+        return Ending(why=why if given < len(want.instances) else "")
 
     async def rest(self) -> None:
         """Nothing is held that others wait for."""

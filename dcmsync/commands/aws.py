@@ -29,7 +29,9 @@ _KEYS = ("aws_access_key_id", "aws_secret_access_key")
 _CALLS = ("role_arn", "sso_session", "sso_start_url", "web_identity_token_file", "credential_source")
 _INSTALL = "Install botocore beside dcmsync, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 
-_DICOMWEB = re.compile(r"https://dicom-medical-imaging(?:-fips)?\.(?P<region>[a-z0-9-]+)\.")
+_DICOMWEB = re.compile(
+    r"https://dicom-medical-imaging(?:-fips)?\.(?P<region>[a-z0-9-]+)\.(?:amazonaws\.com(?:\.cn)?|api\.aws)(?:[:/]|$)"
+)
 
 Section = Mapping[str, str]
 

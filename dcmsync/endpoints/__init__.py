@@ -114,9 +114,10 @@ class Setting(Struct, frozen=True, kw_only=True):
             name=name,
             limits=Limits(timeout_s=self.timeout_s, throttle=self.throttle),
             secure=tls.client(self.web.terms or Terms()) if base.startswith("https:") else None,
-            authority=self.web.authority,
+            authority=self.web.authority or (self.aws.signer if self.aws else None),
             proxy=self.web.proxy,
             headers=self.web.headers,
+            strict=self.aws is not None,  # a signature is of the query in strict encoding
             warn=self.warn,
         )
 

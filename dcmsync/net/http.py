@@ -282,8 +282,10 @@ class Door:
         authority: Authority | None = None,
         proxy: str = "",
         headers: Mapping[str, str] = {},
+        strict: bool = False,
         warn: Callable[[str], None],
     ) -> None:
+        """`strict`: how queries are encoded, see `encode`."""
         self.base = base.rstrip("/")
         self.name = name
         self._limits = limits
@@ -291,6 +293,7 @@ class Door:
         self._authority = authority
         self._proxy = proxy
         self._headers = dict(headers)
+        self._strict = strict
         self._warn = warn
         self._entered = 0
         self._has_answered = False
@@ -330,7 +333,7 @@ class Door:
     def url(self, path: str, query: Query = ()) -> str:
         """An absolute URL below the base."""
         joined = f"{self.base}/{quote(path.lstrip('/'), safe=_PATH)}" if path.strip("/") else self.base
-        return f"{joined}?{encode(query)}" if query else joined
+        return f"{joined}?{encode(query, strict=self._strict)}" if query else joined
 
     @asynccontextmanager
     async def exchange(
@@ -352,7 +355,8 @@ class Door:
         """
         url = self.url(target, query)
         if target.startswith(("http://", "https://")):
-            url = f"{target}{'&' if '?' in target else '?'}{encode(query)}" if query else target
+            more = encode(query, strict=self._strict)
+            url = f"{target}{'&' if '?' in target else '?'}{more}" if query else target
         request = Request(method=method, url=url, headers=headers, body=body)
         may_repeat = method in ("GET", "HEAD") if repeatable is None else repeatable
         answer = await self._obtain(request, may_repeat, expected)

@@ -95,8 +95,9 @@ def place(
     known = Credentials(access_key_id=ahi.KEY, secret_access_key=ahi.SECRET)
     authority = SigV4(credentials or (lambda: known), region)
     limits, warn = Limits(timeout_s=5.0), (warned if warned is not None else []).append
-    calls = Door(store.url, name="ahi", limits=limits, authority=authority, warn=warn)
-    files = Door(f"{store.url}/datastore/{ahi.STORE_ID}", name="ahi", limits=limits, authority=authority, warn=warn)
+    calls = Door(store.url, name="ahi", limits=limits, authority=authority, strict=True, warn=warn)
+    base = f"{store.url}/datastore/{ahi.STORE_ID}"
+    files = Door(base, name="ahi", limits=limits, authority=authority, strict=True, warn=warn)
     api = Native(calls, ahi.STORE_ID, authority=authority, most_answers=1000)
     return AhiPlace(calls, api, files, image_sets=image_sets, quirks=Quirks(), warn=warn)
 

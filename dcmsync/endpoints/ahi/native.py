@@ -14,7 +14,7 @@ from dcmsync.contract import Ending
 from dcmsync.endpoints.ahi import metadata
 from dcmsync.endpoints.ahi.summaries import ImageSet, Page, is_id
 from dcmsync.errors import Refused, Rejected, RemoteProtocolError
-from dcmsync.net.http import Answer, Authority, Door, Octets, Query, encode
+from dcmsync.net.http import Answer, Authority, Door, Octets, Query
 
 PAGE = 50  # image sets on a page, at most
 MOST_IDLE_PAGES = 100  # pages in a row that bring nothing new, before the search is taken for endless
@@ -89,11 +89,9 @@ class Native:
 
         Raises Rejected, Refused, and what the door does.
         """
-        url = self._door.url(path)
-        target = f"{url}?{encode(query, strict=True)}" if query else url
         for is_last in (False, True):
             asked = self._door.exchange(
-                method, target, headers=headers, body=body, expected=(200, *REFUSALS), repeatable=True
+                method, path, query=query, headers=headers, body=body, expected=(200, *REFUSALS), repeatable=True
             )
             async with asked as answer:
                 if answer.status not in REFUSALS:

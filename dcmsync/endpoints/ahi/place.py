@@ -62,10 +62,10 @@ def open_ahi(locator: Ahi, setting: Setting) -> AhiPlace:
     if aws is None:
         raise UsageError(f"{locator}: nothing says who we are at AWS", advice="Set aws_profile in the configuration")
     name = str(locator)
-    signed = structs.replace(setting, web=structs.replace(setting.web, authority=aws.signer))
+    signed = structs.replace(setting, web=structs.replace(setting.web, authority=None))  # a token is for DICOMweb alone
     calls = signed.door(aws.endpoint_url or _host("runtime-medical-imaging", aws.region), name)
-    store = f"{aws.endpoint_url or _host('dicom-medical-imaging', aws.region)}/datastore/{locator.datastore}"
-    files = (setting if setting.web.authority is not None else signed).door(store, name)
+    at = aws.endpoint_url or _host("dicom-medical-imaging", aws.region)
+    files = setting.door(f"{at}/datastore/{locator.datastore}", name)
     most_answers = Limits().max_answers
     native = Native(calls, locator.datastore, authority=aws.signer, most_answers=most_answers)
     return AhiPlace(

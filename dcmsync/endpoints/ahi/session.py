@@ -23,7 +23,7 @@ from dcmsync.endpoints.ahi.metadata import Document
 from dcmsync.endpoints.ahi.native import REFUSALS, Native, refusal
 from dcmsync.endpoints.ahi.summaries import TOLD_OF_STUDIES, ImageSet, Studies
 from dcmsync.errors import DcmsyncError, OutOfResources, Refused, RemoteProtocolError
-from dcmsync.net.http import Door, encode
+from dcmsync.net.http import Door
 from dcmsync.net.instances import is_framed, take_in
 from dcmsync.quirks import Quirks
 
@@ -219,9 +219,9 @@ class Session:
     async def _fetch_one(self, want: Want, uid: str, image_set_id: str, receiver: Receiver) -> None:
         """Raises Refused for what cannot be had, PeerError, LocalTrouble."""
         path = f"studies/{want.study_uid}/series/{want.series_uid}/instances/{uid}"
-        query = f"?{encode([('imageSetId', image_set_id)], strict=True)}" if image_set_id else ""
+        query = (("imageSetId", image_set_id),) if image_set_id else ()
         async with self._files.exchange(
-            "GET", f"{self._files.url(path)}{query}", headers={"Accept": _AS_STORED}, expected=(200, *REFUSALS)
+            "GET", path, query=query, headers={"Accept": _AS_STORED}, expected=(200, *REFUSALS)
         ) as answer:
             if answer.status in REFUSALS:
                 raise (await refusal(answer, self._name))[0]

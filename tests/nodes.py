@@ -45,7 +45,9 @@ class Serving:
         self._over = False
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self.port = int(self.wait_for_event(type="listening")["port"])
+        listening = self.wait_for_event(type="listening")
+        self.port = int(listening["port"])
+        self.http = str(listening.get("http", ""))  # the base URL of DICOMweb, with --http
 
     @property
     def locator(self) -> str:

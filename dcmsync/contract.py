@@ -195,6 +195,24 @@ class Fetches(Protocol):
         """
 
 
+class Description(Struct, frozen=True, kw_only=True):
+    """All of an instance but its bulk data: an object of the DICOM JSON model (PS3.18 Annex F), as one line."""
+
+    sop_instance_uid: str
+    json: bytes
+
+
+@runtime_checkable
+class Describes(Protocol):
+    """A place that describes instances without giving them."""
+
+    def describe(self, want: Want) -> AsyncGenerator[Description, None]:
+        """Gives what the place says of the instances of `want`, in any order; perhaps of others, too.
+
+        What does not come is not known to lack: ask again. Raises PeerError.
+        """
+
+
 class Parcel(Struct, frozen=True, kw_only=True):
     """An instance on its way to a remote place: a data set of `size` octets, exactly as it is to arrive.
 

@@ -25,7 +25,11 @@ COMMAND = Command(
         "Ctrl-C once finishes the series in flight, twice aborts. Run the same command again and it goes on from there."
     ),
     options=(
-        Option(flags=("dest",), metavar="DEST", completion="directory", help="the folder or archive to bring to"),
+        Option(flags=("dest",), metavar="DEST", nargs="?", completion="directory",
+               help="the folder or archive to bring to"),
+        Option(flags=("--metadata",),
+               help="instead, write what is known of each instance but its bulk data, one object of the DICOM JSON "
+                    "model a line, as dump does, to standard output; from DICOMweb services"),
         *BRINGING,
         *EDITING,
         REQUIRE_END,
@@ -38,6 +42,8 @@ COMMAND = Command(
         ("dcmsync filter outcome=failed retry=true < log.ndjson | dcmsync pull ./archive", "try again what may work"),
         ("dcmsync query pacs PatientID=P1 | dcmsync pull ./a --via move --port 11113", "by C-MOVE, to a port of ours"),
         ("dcmsync query pacs PatientID=P1 | dcmsync pull p1.zip", "a patient's studies in one file"),
+        ("dcmsync query web PatientID=P1 | dcmsync pull --metadata | jq -r '.\"00180087\".Value[0]' | sort | uniq -c",
+         "the field strengths of a patient's images, without fetching one"),
     ),
 )
 
@@ -47,6 +53,12 @@ def run(arguments: Namespace, streams: Streams) -> ExitStatus:
     if not streams.stdin_is_pipe:
         raise UsageError("pull reads records from standard input, and there is none",
                          advice="Write: dcmsync query ENDPOINT KEY=VALUE | dcmsync pull DEST")
+    if arguments.metadata:
+        from dcmsync.commands.describing import describe
+
+        return describe(arguments, streams)
+    if arguments.dest is None:
+        raise UsageError("there is no place to bring things to", advice="Write: dcmsync pull DEST")
     import anyio
 
     from dcmsync.commands.bringing import Bringing

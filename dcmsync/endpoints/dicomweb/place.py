@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from dcmsync.endpoints import Setting
+from dcmsync.endpoints.dicomweb.describing import Describer
 from dcmsync.endpoints.dicomweb.listing import Lister
 from dcmsync.endpoints.dicomweb.retrieving import Retriever
 from dcmsync.endpoints.dicomweb.session import Session
@@ -35,6 +36,7 @@ class DicomwebPlace:
         self._lister = Lister(door, warn, page=quirks.limit)
         self._retriever = Retriever(door, warn)
         self._storer = Storer(door)
+        self._describer = Describer(door)
         self._quirks = quirks
         self._wishes = wishes
 
@@ -48,7 +50,9 @@ class DicomwebPlace:
     async def session(self) -> AsyncIterator[Session]:
         """A session; any number may be open."""
         async with self._door:
-            yield Session(self._lister, self._retriever, self._storer, self._quirks, self._wishes)
+            yield Session(
+                self._lister, self._retriever, self._storer, self._describer, self._quirks, self._wishes
+            )
 
 
 def open_dicomweb(web: Web, setting: Setting) -> DicomwebPlace:

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from dcmsync.contract import PATIENT_KEYWORDS, Ask, Attributes, Ending, Level, Manner, Receiver, Together, Want
 from dcmsync.endpoints.dicomweb.asking import Search, search_of
+from dcmsync.endpoints.dicomweb.describing import Describer
 from dcmsync.endpoints.dicomweb.listing import Lister
 from dcmsync.endpoints.dicomweb.retrieving import Retriever
 from dcmsync.endpoints.dicomweb.storing import Storer
@@ -22,15 +23,24 @@ from dcmsync.wire.upperlayer.extension import Wishes
 
 
 class Session:
-    """Satisfies contract.Holds and contract.StoresTogether. `quirks` are those of its server."""
+    """Satisfies contract.Holds, contract.StoresTogether and contract.Describes. `quirks` are those of its server."""
 
-    def __init__(self, lister: Lister, retriever: Retriever, storer: Storer, quirks: Quirks, wishes: Wishes) -> None:
+    def __init__(
+        self,
+        lister: Lister,
+        retriever: Retriever,
+        storer: Storer,
+        describer: Describer,
+        quirks: Quirks,
+        wishes: Wishes,
+    ) -> None:
         self.quirks = replace(quirks, limit=None)  # the length of a page: there is more behind it
         self.is_ready_for = storer.is_ready_for
         self.prepare = storer.prepare
         self.store = storer.store
         self.store_together = storer.store_together
         self.commit = storer.commit
+        self.describe = describer.describe
         self._lister = lister
         self._retriever = retriever
         self._storer = storer

@@ -12,7 +12,7 @@ import anyio
 import pytest
 
 from dcmsync.contract import Arrival, Ask, Attributes, Ending, Level, Sink, Want
-from dcmsync.endpoints.ahi import metadata, native
+from dcmsync.endpoints.ahi import metadata, native, shelf
 from dcmsync.endpoints.ahi.criteria import criteria
 from dcmsync.endpoints.ahi.native import Native
 from dcmsync.endpoints.ahi.place import AhiPlace
@@ -220,21 +220,48 @@ def test_instances_are_told_as_other_places_tell_them(store: DataStore, made: li
     assert [each["SOPInstanceUID"] for each in one] == [made[1].sop_uid]
 
 
-def test_metadata_is_read_once_for_a_version(store: DataStore, made: list[samples.Sample]) -> None:
+def test_metadata_is_read_once_for_a_version(
+    store: DataStore, made: list[samples.Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
     at = place(store)
     uids = {"StudyInstanceUID": made[0].study_uid}
     found(at, Level.SERIES, **uids)
     found(at, Level.INSTANCE, **uids, SeriesInstanceUID=made[0].series_uid)
     assert store.calls.count("getImageSetMetadata") == 2
     store.image_sets[0].version = 2
+    monkeypatch.setattr(shelf, "FRESH_S", 0.0)
     found(at, Level.INSTANCE, **uids, SeriesInstanceUID=made[0].series_uid)
     assert store.calls.count("getImageSetMetadata") == 3
+
+
+def test_which_image_sets_a_study_has_is_asked_once_in_a_while(
+    store: DataStore, made: list[samples.Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uids = {"StudyInstanceUID": made[0].study_uid}
+
+    async def deed(session: Session) -> None:
+        for series in (made[0].series_uid, made[3].series_uid):
+            for _ in range(2):
+                keys = {**uids, "SeriesInstanceUID": series}
+                answers = [each async for each in session.find(Ask(level=Level.INSTANCE, keys=keys))]
+                assert len(answers) == 4 and answers[0]["SeriesInstanceUID"] == series  # type: ignore[index]
+
+    talk(place(store), deed)
+    assert store.calls.count("searchImageSets") == 2  # one for each series
+    store.calls.clear()
+    at = place(store)
+    talk(at, asking(Level.SERIES, **uids))
+    talk(at, deed)
+    assert store.calls.count("searchImageSets") == 1  # the study's serves its series
+    monkeypatch.setattr(shelf, "FRESH_S", 0.0)
+    talk(at, deed)
+    assert store.calls.count("searchImageSets") == 5
 
 
 def test_metadata_is_forgotten_before_it_is_too_much(
     store: DataStore, made: list[samples.Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dcmsync.endpoints.ahi.session.REMEMBERED_OCTETS", 10)
+    monkeypatch.setattr("dcmsync.endpoints.ahi.shelf.REMEMBERED_OCTETS", 10)
     at = place(store)
     for _ in range(2):
         found(at, Level.SERIES, StudyInstanceUID=made[0].study_uid)

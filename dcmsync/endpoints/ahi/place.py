@@ -13,7 +13,8 @@ from msgspec import structs
 
 from dcmsync.endpoints import Setting
 from dcmsync.endpoints.ahi.native import Native
-from dcmsync.endpoints.ahi.session import ImageSets, Session, Shelf
+from dcmsync.endpoints.ahi.session import ImageSets, Session
+from dcmsync.endpoints.ahi.shelf import Shelf
 from dcmsync.errors import UsageError
 from dcmsync.locator import Ahi
 from dcmsync.net.channel import Limits

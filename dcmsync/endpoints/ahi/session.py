@@ -10,8 +10,7 @@ instance is fetched by DICOMweb, which gives it as a file; several are on their 
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from typing import Literal
 
@@ -21,6 +20,7 @@ from dcmsync.contract import Ask, Attributes, Ending, Level, Receiver, Want
 from dcmsync.endpoints.ahi.criteria import criteria
 from dcmsync.endpoints.ahi.metadata import Document
 from dcmsync.endpoints.ahi.native import REFUSALS, Native, refusal
+from dcmsync.endpoints.ahi.shelf import Shelf
 from dcmsync.endpoints.ahi.summaries import TOLD_OF_STUDIES, ImageSet, Studies
 from dcmsync.errors import DcmsyncError, OutOfResources, Refused, RemoteProtocolError
 from dcmsync.net.http import Door
@@ -28,35 +28,10 @@ from dcmsync.net.instances import is_framed, take_in
 from dcmsync.quirks import Quirks
 
 IN_FLIGHT = 8  # instances that one fetch asks for at a time
-REMEMBERED_OCTETS = 32 << 20
 _CANNOT_UNDERSTAND = 0xC000  # as a DIMSE status (PS3.7 §C.5.8)
 _AS_STORED = "application/dicom; transfer-syntax=*"
 
 ImageSets = Literal["", "primary", "all"]
-
-
-class Shelf:
-    """What is remembered of a data store between calls, for all its sessions."""
-
-    def __init__(self, native: Native) -> None:
-        self._native = native
-        self._documents: OrderedDict[tuple[str, int], tuple[Document, int]] = OrderedDict()
-        self._octets = 0
-
-    async def document(self, image_set: ImageSet) -> Document:
-        """The metadata of an image set. Raises PeerError."""
-        key = image_set.image_set_id, image_set.version
-        if key in self._documents:
-            self._documents.move_to_end(key)
-            return self._documents[key][0]
-        document, octets = await self._native.metadata(image_set)
-        if key not in self._documents:
-            self._documents[key] = document, octets
-            self._octets += octets
-        while self._octets > REMEMBERED_OCTETS:
-            _, (_, octets) = self._documents.popitem(last=False)
-            self._octets -= octets
-        return document
 
 
 class Session:
@@ -84,7 +59,7 @@ class Session:
 
     async def find(self, ask: Ask) -> AsyncGenerator[Attributes | Ending, None]:
         """The answers to one ask; see `contract.Finds`."""
-        found = _Found()
+        found = _Found(self._image_sets)
         ways = {Level.SERIES: self._series, Level.INSTANCE: self._instances}
         async with aclosing(ways.get(ask.level, self._studies)(ask, found)) as answers:
             async for answer in answers:
@@ -133,9 +108,12 @@ class Session:
     async def _studies(self, ask: Ask, found: _Found) -> AsyncGenerator[Attributes, None]:
         """Studies, or patients, once every image set of them is known."""
         studies = Studies()
-        async with aclosing(self._search(ask.keys, found)) as image_sets:
-            async for image_set in image_sets:
-                studies.add(image_set)
+        async with aclosing(self._native.search(criteria(ask.keys))) as answers:
+            async for answer in answers:
+                if isinstance(answer, Ending):
+                    found.ending = answer
+                elif found.counts(answer):
+                    studies.add(answer)
         wanted = {*ask.wanted, *ask.keys}
         more = wanted - TOLD_OF_STUDIES
         patients: set[tuple[object, object]] = set()
@@ -176,12 +154,14 @@ class Session:
     async def _parts(self, ask: Ask, found: _Found) -> AsyncGenerator[tuple[str, Document], None]:
         """Each part of a series that is asked for, with the metadata it stands in; those of primary ones first."""
         asked = _uids(ask.keys.get("SeriesInstanceUID", ""))
-        image_sets = [each async for each in self._search(ask.keys, found)]
-        for image_set in sorted(image_sets, key=lambda each: each.is_apart):
-            document = await self._shelf.document(image_set)
-            for uid in document.series:
-                if not asked or uid in asked:
-                    yield uid, document
+        only = next(iter(asked)) if len(asked) == 1 else ""
+        image_sets, found.ending = await self._shelf.image_sets(ask.keys["StudyInstanceUID"], only)
+        for image_set in image_sets:
+            if found.counts(image_set):
+                document = await self._shelf.document(image_set)
+                for uid in document.series:
+                    if not asked or uid in asked:
+                        yield uid, document
 
     def _join(self, known: set[str], more: Iterable[str]) -> None:
         """Adds UIDs to those that are known, and says so when one was known already."""
@@ -189,26 +169,15 @@ class Session:
             self._warn(f"{self._name}: instances are in several image sets: of each, one is given, a primary one first")
         known.update(more)
 
-    async def _search(self, keys: Mapping[str, str], found: _Found) -> AsyncGenerator[ImageSet, None]:
-        """The image sets that count, of those that may hold what is asked for."""
-        async with aclosing(self._native.search(criteria(keys))) as answers:
-            async for answer in answers:
-                if isinstance(answer, Ending):
-                    found.ending = answer
-                elif answer.is_apart and self._image_sets != "all":
-                    found.apart += 1
-                else:
-                    yield answer
-
     async def _where(self, want: Want) -> dict[str, str]:
         """SOP Instance UID -> the image set to ask for it; "" for the primary ones, which need not be named."""
         if want.instances and self._image_sets != "all":
             return dict.fromkeys(want.instances, "")
-        keys = {"StudyInstanceUID": want.study_uid, "SeriesInstanceUID": want.series_uid}
-        image_sets = [each async for each in self._search(keys, _Found())]
+        image_sets, _ = await self._shelf.image_sets(want.study_uid, want.series_uid)
+        counted = _Found(self._image_sets)
         where: dict[str, str] = dict.fromkeys(want.instances, "")
         is_settled: set[str] = set()
-        for image_set in sorted(image_sets, key=lambda each: each.is_apart):
+        for image_set in filter(counted.counts, image_sets):
             series = (await self._shelf.document(image_set)).series.get(want.series_uid)
             for uid in series.instances if series else ():
                 if uid not in is_settled and (uid in where or not want.instances):
@@ -237,9 +206,16 @@ class Session:
 class _Found:
     """What a search leaves behind, besides image sets: its ending, and how many stood apart and were left out."""
 
-    def __init__(self) -> None:
+    def __init__(self, which: ImageSets) -> None:
         self.ending = Ending()
         self.apart = 0
+        self._which = which
+
+    def counts(self, image_set: ImageSet) -> bool:
+        """Whether an image set counts."""
+        is_left_out = image_set.is_apart and self._which != "all"
+        self.apart += is_left_out
+        return not is_left_out
 
 
 def _uids(asked: str) -> frozenset[str]:

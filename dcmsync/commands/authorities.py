@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 OpenDoor = Callable[[str, str, WebAccess], "Door"]
 """HTTP to a URL, by the name that messages give to what is there, and how that lets us in."""
 
+_OF_AWS = "https://medical-imaging.amazonaws.com"  # what NO_PROXY may exempt
 _KINDS = {
     "a token": ("token_file", "token_command"),
     "a token that is granted": ("token_url", "client_id", "client_secret_file", "client_secret_command", "scope"),
@@ -42,7 +43,7 @@ def web_access(
         if said:
             raise UsageError(f"{name}: {said[0]} is for places that speak HTTP", advice="Leave it out")
         return WebAccess()
-    url = "" if isinstance(place, Ahi) else place.url
+    url = _OF_AWS if isinstance(place, Ahi) else place.url
     if endpoint is None:
         return WebAccess(proxy=_proxy(url, None, name, environ))
     if endpoint.identity or endpoint.identity_required:
@@ -148,7 +149,7 @@ def _proxy(url: str, said: str | None, name: str, environ: Mapping[str, str]) ->
     from dcmsync.net import proxies
 
     if said is None:
-        return proxies.of_environment(url, environ) if url else ""
+        return proxies.of_environment(url, environ)
     if said == "none":
         return ""
     if "@" in said:

@@ -102,11 +102,12 @@ class _Fetching:
                 self._failed.append(error)
                 self._lost = self._lost + 1 if isinstance(error, Disconnected) else 0
                 if self._lost >= _LOST_IN_A_ROW:
-                    self._end(error, scope)
+                    return self._end(error, scope)
             except DcmsyncError as error:
-                self._end(error, scope)
+                return self._end(error, scope)
 
     def _end(self, error: DcmsyncError, scope: anyio.CancelScope) -> None:
+        """Ends all of them, and who calls it."""
         self._trouble = self._trouble or error
         scope.cancel()
 

@@ -93,8 +93,8 @@ class _Fetching:
         return Ending(status=status, may_pass=may_pass, why=why)
 
     async def _work(self, scope: anyio.CancelScope) -> None:
-        """Gets one after another, as long as there are any."""
-        for uid in self._waiting:
+        """Gets one after another, as long as there are any; ends all of them when none can be had any more."""
+        while self._trouble is None and (uid := next(self._waiting, None)) is not None:
             try:
                 await self._get(uid)
                 self._lost = 0
@@ -102,14 +102,11 @@ class _Fetching:
                 self._failed.append(error)
                 self._lost = self._lost + 1 if isinstance(error, Disconnected) else 0
                 if self._lost >= _LOST_IN_A_ROW:
-                    return self._end(error, scope)
+                    self._trouble = error
             except DcmsyncError as error:
-                return self._end(error, scope)
-
-    def _end(self, error: DcmsyncError, scope: anyio.CancelScope) -> None:
-        """Ends all of them, and who calls it."""
-        self._trouble = self._trouble or error
-        scope.cancel()
+                self._trouble = error
+        if self._trouble is not None:
+            scope.cancel()
 
     async def _get(self, uid: str) -> None:
         """One instance. Raises PeerError when it did not come whole, LocalTrouble."""

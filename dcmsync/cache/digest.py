@@ -10,7 +10,7 @@ import os
 from msgspec import Struct
 from xxhash import xxh3_64_intdigest, xxh3_128
 
-from dcmsync.wire.content import CHUNK_OCTETS, write_normal_form
+from dcmsync.wire.content import CHUNK_OCTETS, write_beginning, write_normal_form
 from dcmsync.wire.elements import Walk
 from dcmsync.wire.part10 import Head, walk_file
 from dcmsync.wire.source import Distant, Source
@@ -39,6 +39,27 @@ def content_of(source: Source, transfer_syntax_uid: str, offset: int) -> str:
     """The digest of the content of the data set that begins at `offset`; "" where that is not whole."""
     digest = hasher()
     return digest.hexdigest() if write_normal_form(source, transfer_syntax_uid, digest.update, offset=offset) else ""
+
+
+class Ahead:
+    """The digest of the content of a data set that still arrives, computed as it does."""
+
+    def __init__(self, beginning: bytes, transfer_syntax_uid: str) -> None:
+        digest = hasher()
+        self._end = write_beginning(beginning, transfer_syntax_uid, digest.update)
+        self.is_possible = self._end > 0
+        self.update = digest.update
+        self._digest = digest
+
+    def finish(self, size: int) -> str:
+        """The digest, of a data set of `size` octets; "" where it does not end with the value that it began in."""
+        return self._digest.hexdigest() if size == self._end else ""
+
+
+def ahead(beginning: bytes, transfer_syntax_uid: str) -> Ahead | None:
+    """Begins with the first octets of a data set; None where the digest can be told of a whole one only."""
+    begun = Ahead(beginning, transfer_syntax_uid)
+    return begun if begun.is_possible else None
 
 
 def read_whole(descriptor: int, size: int, *, wanted: frozenset[int] = frozenset()) -> Reading:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from dcmsync.cache.digest import content_of, hasher, read_whole
+from dcmsync.cache.digest import ahead, content_of, hasher, read_whole
 from dcmsync.commands.options import Streams
 from dcmsync.commands.places import Places
 from dcmsync.contract import Arrival, Catalogue, Destination, Holding, Origin
@@ -102,7 +102,7 @@ class Landings:
 
             return Landing(place.path, FolderSettings(
                 place=self._path, wanted=self._wanted, hasher=hasher, content=content_of, completed=target.completed,
-                force=self._arguments.force, transfer=self._transfer, remember=memory.add,
+                force=self._arguments.force, transfer=self._transfer, remember=memory.add, ahead=ahead,
                 may_replace=has_rotted(place.path, catalogue),
             ))  # fmt: skip
         from dcmsync.endpoints.zip.arrivals import Settings as ArchiveSettings

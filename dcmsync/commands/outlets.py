@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
-from dcmsync.cache.digest import content_of, hasher
+from dcmsync.cache.digest import ahead, content_of, hasher
 from dcmsync.commands.delivering import Delivering
 from dcmsync.commands.options import Silent, Streams
 from dcmsync.commands.places import Places
@@ -23,7 +23,7 @@ from dcmsync.endpoints.zip.arrivals import Settings as ArchiveSettings
 from dcmsync.endpoints.zip.landing import Packing
 from dcmsync.endpoints.zip.stock import take_stock
 from dcmsync.errors import DcmsyncError
-from dcmsync.locator import Folder, Node
+from dcmsync.locator import Archive, Folder
 from dcmsync.plan import layout
 from dcmsync.plan.route import Delivery
 from dcmsync.records.model import Outcome
@@ -72,7 +72,7 @@ class Outlets:
 
     async def _target(self, delivery: Delivery, stack: AsyncExitStack) -> Target[Any]:
         place = self._places.parse(delivery.to)
-        if isinstance(place, Node):
+        if not isinstance(place, Folder | Archive):
             delivering = Delivering(self._arguments, self._streams, self._places, "uids")
             target: Target[Any] = await delivering.enter(delivery.to, stack)
         else:
@@ -89,6 +89,7 @@ class Outlets:
         if is_folder:
             return Landing(path, FolderSettings(
                 place=self._path, wanted=self._wanted, hasher=hasher, content=content_of, completed=target.completed,
+                ahead=ahead,
             ))  # fmt: skip
         catalogue = self._places.catalogue(path)
         take_stock(path, catalogue, skipped=self._places.skipped)

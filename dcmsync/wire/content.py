@@ -33,6 +33,7 @@ _OPEN_ITEM = bytes.fromhex("FEFF00E0FFFFFFFF")
 _CLOSE_ITEM = bytes.fromhex("FEFF0DE000000000")
 _CLOSE_SEQUENCE = bytes.fromhex("FEFFDDE000000000")
 _PADDING = 0xFFFCFFFC  # Data Set Trailing Padding
+_FAR = 1 << 62  # where a data set ends whose length is not known
 _WORDS = {
     **dict.fromkeys(["AT", "US", "SS", "OW"], "H"),
     **dict.fromkeys(["UL", "SL", "FL", "OL", "OF"], "I"),
@@ -63,6 +64,27 @@ def write_normal_form(source: Source, transfer_syntax_uid: str, take: Take, *, o
         return False
     gathered.flush()
     return True
+
+
+def write_beginning(octets: bytes, transfer_syntax_uid: str, take: Take) -> int:
+    """Gives `take` the normal form of a data set of which only the first octets are here, as far as they go.
+
+    They must end within a value of the data set itself, as pixel data of one frame do, which is normal form as it
+    comes. Gives where that value ends: if the data set ends there, its normal form is what was taken and the octets
+    that follow. 0 where it is not so: then what was taken is worth nothing.
+    """
+    window = Window(octets, 0)
+    coding = None if transfer_syntax_uid in DEFLATED else coding_of(window, transfer_syntax_uid, 0)
+    if coding is None:
+        return 0
+    gathered = _Gathered(take)
+    try:
+        _Beginner(octets, window, gathered).elements(coding, 0, _FAR)
+    except Broken:
+        return 0
+    except _Reaches as value:
+        return value.end
+    return 0
 
 
 class _Gathered:
@@ -273,6 +295,48 @@ class _Writer:
         first, last = offset & ~7, min((offset + length + 7) & ~7, size)
         octets = _part(self._source, start + first, max(last - first, 0))
         return bytes(_in_order(octets, words)[offset - first :][:length])
+
+
+class _Reaches(Exception):
+    """A value of the data set itself goes on behind the octets that are here, up to `end`."""
+
+    def __init__(self, end: int) -> None:
+        self.end = end
+
+
+class _Beginner(_Writer):
+    """Writes the first octets of a data set. Raises _Reaches, or Broken where more than they must be known."""
+
+    _inside = 0  # sequences and encapsulated values around
+
+    def _copy(self, start: int, length: int, words: str) -> None:
+        if start + length <= self._end:
+            super()._copy(start, length, words)
+            return
+        if words or self._inside:
+            raise Broken(start, "a value that goes on is not normal form as it comes")
+        self._gathered.flush()
+        self._gathered.take(memoryview(self._octets)[start:])
+        raise _Reaches(start + length)
+
+    def _sequence(
+        self, number: int, coding: Coding, at: int, limit: int, depth: int, *, is_delimited: bool
+    ) -> int:
+        self._inside += 1
+        end = super()._sequence(number, coding, at, limit, depth, is_delimited=is_delimited)
+        self._inside -= 1
+        return end
+
+    def _fragments(self, number: int, coding: Coding, at: int, limit: int) -> int:
+        self._inside += 1
+        end = super()._fragments(number, coding, at, limit)
+        self._inside -= 1
+        return end
+
+    def _value_with_items(self, number: int, start: int, length: int, words: str, depth: int) -> None:
+        if start + length > self._end:
+            raise Broken(start, "whether a value is a sequence shows at its end")
+        super()._value_with_items(number, start, length, words, depth)
 
 
 def _recognise(coding: Coding, header: bytes) -> tuple[int, bytes]:

@@ -5,17 +5,19 @@ import re
 import subprocess
 import tracemalloc
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from xxhash import xxh3_128_hexdigest
 
-from dcmsync.cache.digest import content_of, hasher, read_whole
+from dcmsync.cache.digest import ahead, content_of, hasher, read_whole
 from dcmsync.wire.content import CHUNK_OCTETS, write_normal_form
-from dcmsync.wire.part10 import file_meta
+from dcmsync.wire.part10 import file_meta, walk_file
 from dcmsync.wire.source import Distant
 from tests import samples
+from tests.wire.test_elements import corpus
 
 Require = Callable[[str], str]
 
@@ -26,6 +28,7 @@ VECTOR = re.compile(
 VECTORS = VECTOR.findall(PAGE)
 
 IMPLICIT, EXPLICIT, DEFLATED = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99"
+BIG = "1.2.840.10008.1.2.2"
 UID = "1.2.3.4"
 
 
@@ -141,3 +144,68 @@ def test_a_large_file_is_read_in_little_memory(tmp_path: Path) -> None:
         assert tracemalloc.get_traced_memory()[1] < 8 * CHUNK_OCTETS
     finally:
         tracemalloc.stop()
+
+
+# While it arrives
+
+
+def arriving(octets: bytes, uid: str, first: int) -> str:
+    """The digest of a data set of which so many octets come before all others; "" where it cannot be told."""
+    begun = ahead(octets[:first], uid)
+    if begun is None:
+        return ""
+    for start in range(first, len(octets), 1000):
+        begun.update(octets[start : start + 1000])
+    return begun.finish(len(octets))
+
+
+@pytest.mark.slow
+def test_what_is_computed_on_the_way_is_the_digest_of_the_whole() -> None:
+    """Of every file of the corpus, cut at 40 places; and of uncompressed images it is computed."""
+    told = Counter[str]()
+    for path in corpus():
+        octets = path.read_bytes()
+        head, found = walk_file(octets)
+        if found.state != "whole":
+            continue
+        data_set = octets[head.data_set_offset :]
+        content = content_of(data_set, head.transfer_syntax_uid, 0)
+        for number in range(40):
+            digest = arriving(data_set, head.transfer_syntax_uid, len(data_set) * number // 40)
+            assert digest in ("", content), (path, number)
+            told[head.transfer_syntax_uid] += bool(digest)
+    assert told[EXPLICIT] > 1000 and told[IMPLICIT] > 100 and not told[DEFLATED], told
+
+
+PIXELS = bytes(range(200)) * 10
+
+
+@pytest.mark.parametrize("data_set", [
+    element(0x7FE00010, PIXELS) + element(0xFFFCFFFC, bytes(100)),  # what comes after it is left out
+    element(0x7FE00010, PIXELS) + element(0x7FE00020, b"more"),
+    element(0x00091010, b"\xfe\xff\x00\xe0" + len(PIXELS).to_bytes(4, "little") + PIXELS),  # may be a sequence
+    element(0x00091010, b"\xfe\xff\x00\xe0" + (len(PIXELS) + 8).to_bytes(4, "little") + element(0x7FE00010, PIXELS)),
+    element(0x00091010, PIXELS)[:-4],
+])  # fmt: skip
+def test_where_more_must_be_known_nothing_is_told(data_set: bytes) -> None:
+    data_set = element(0x00080018, UID.encode() + b"\0") + data_set
+    assert arriving(data_set, IMPLICIT, 1000) == ""
+
+
+def test_whether_a_long_value_is_a_sequence_shows_at_its_end() -> None:
+    inside = element(0x00091011, bytes(2 * CHUNK_OCTETS))
+    data_set = element(0x00091010, b"\xfe\xff\x00\xe0" + len(inside).to_bytes(4, "little") + inside)
+    assert content_of(data_set, IMPLICIT, 0) and arriving(data_set, IMPLICIT, 1000) == ""
+
+
+def test_a_value_within_a_sequence_is_not_the_last_word() -> None:
+    """The sequence and its item say how long they are, and end with the value."""
+    inside = b"\x08\x00\x18\x00OB\0\0" + len(PIXELS).to_bytes(4, "little") + PIXELS
+    item = b"\xfe\xff\x00\xe0" + len(inside).to_bytes(4, "little") + inside
+    data_set = b"\x08\x00\x40\x11SQ\0\0" + len(item).to_bytes(4, "little") + item
+    assert content_of(data_set, EXPLICIT, 0) and arriving(data_set, EXPLICIT, 1000) == ""
+
+
+def test_words_that_must_be_turned_are_not_hashed_as_they_come() -> None:
+    data_set = b"\x7f\xe0\x00\x10OW\0\0" + len(PIXELS).to_bytes(4, "big") + PIXELS
+    assert content_of(data_set, BIG, 0) and arriving(data_set, BIG, 1000) == ""

@@ -57,7 +57,7 @@ class Approach:
         self._staged = job.staged
         self._descriptor = job.descriptor
         self._digest = job.file_digest
-        self._content = ""
+        self._content = job.content
         self._values: Values = {}
         self._encoding = ""
         self._status: os.stat_result | None = None  # of the file, when every octet of it was durable
@@ -99,7 +99,7 @@ class Approach:
         self._path = self._settings.place(judged.values, arrival)
         if not is_below(self._path):
             self._end("failed", "path", "the layout gives no path below the destination")
-        elif self._settings.content is not None:
+        elif self._settings.content is not None and not self._content:
             self._content = self._settings.content(self._data_set(), arrival.transfer_syntax_uid, 0)
 
     def write(self) -> None:

@@ -16,7 +16,7 @@ from dcmsync.endpoints.folder.staging import Staging
 from dcmsync.errors import RemoteProtocolError, local_trouble
 from dcmsync.wire.arrived import flaw
 from dcmsync.wire.part10 import file_meta
-from dcmsync.wire.source import Distant, Source, Values
+from dcmsync.wire.source import WINDOW_OCTETS, Distant, Source, Values
 
 FIRST_LOOK_OCTETS = 64 << 10  # when an arriving instance is first looked at
 MEMORY_OCTETS = 128 << 10  # an instance up to this size stays in memory until it lands
@@ -36,6 +36,16 @@ class Hasher(Protocol):
         """The digest of all octets so far."""
 
 
+class Ahead(Protocol):
+    """A digest of content that is computed while it arrives."""
+
+    def update(self, data: memoryview | bytes | bytearray, /) -> None:
+        """Takes the next octets."""
+
+    def finish(self, size: int) -> str:
+        """The digest of the content of so many octets, "" where it cannot be told."""
+
+
 class Job(Struct, frozen=True, kw_only=True):
     """An instance that has arrived completely. Its data set is in `memory`, or behind `head` in the staging file.
 
@@ -50,6 +60,7 @@ class Job(Struct, frozen=True, kw_only=True):
     staged: str = ""
     descriptor: int = -1
     file_digest: str = ""
+    content: str = ""  # its digest, where it was computed on the way
     origin: Origin | None = None
 
 
@@ -61,6 +72,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     hasher: Callable[[], Hasher]
     completed: Callable[[Job], None]
     content: Callable[[Source, str, int], str] | None = None  # source, transfer syntax UID, offset -> content digest
+    ahead: Callable[[bytes, str], Ahead | None] | None = None  # first octets, transfer syntax UID -> for the rest
     remember: Callable[[Iterable[Holding]], None] | None = None  # told of what was stored, before anybody else
     may_replace: Callable[[str, str], bool] | None = None  # path, SOP Instance UID -> it is there, and has rotted
     force: bool = False
@@ -88,6 +100,7 @@ class Sink:
         self._staged = ""
         self._descriptor = -1
         self._file_hash: Hasher | None = None
+        self._ahead: Ahead | None = None
 
     def adopt(self) -> bool:
         """Leaves the octets where they are until it lands. False when the file has no head that could be kept."""
@@ -109,10 +122,14 @@ class Sink:
             if self._size <= self._settings.memory_octets:
                 return
             pieces = [memoryview(self._memory)]
+            self._look_ahead(pieces[0])
             self._memory = None
             self._stage()
         else:
             self._size += sum(piece.nbytes for piece in pieces)
+            if self._ahead is not None:
+                for piece in pieces:
+                    self._ahead.update(piece)
         self._append(pieces)
         if self._size >= self._look_at:
             self._look(Distant(self._read_at, self._size))
@@ -129,6 +146,7 @@ class Sink:
                 staged=self._staged,
                 descriptor=self._descriptor,
                 file_digest=self._file_hash.hexdigest() if self._file_hash else "",
+                content=self._ahead.finish(self._size) if self._ahead else "",
                 origin=self._origin,
             )
         )
@@ -152,6 +170,14 @@ class Sink:
         found = flaw(so_far, self._arrival.transfer_syntax_uid)
         if found:
             raise RemoteProtocolError(f"sent octets that are no data set: {found}")
+
+    def _look_ahead(self, so_far: memoryview) -> None:
+        """Begins to compute the digest of the content, so that it need not be read again."""
+        # hot: copies no more than malloc keeps at hand; 2,000 x 525 kB cost 1.2 s more of page faults with 128 KiB
+        if self._settings.ahead is not None:
+            self._ahead = self._settings.ahead(bytes(so_far[:WINDOW_OCTETS]), self._arrival.transfer_syntax_uid)
+        if self._ahead is not None:
+            self._ahead.update(so_far[WINDOW_OCTETS:])
 
     def _read_at(self, offset: int, length: int) -> bytes:
         return os.pread(self._descriptor, min(length, self._size - offset), len(self._head) + offset)

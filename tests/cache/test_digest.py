@@ -194,7 +194,7 @@ def test_where_more_must_be_known_nothing_is_told(data_set: bytes) -> None:
 
 def test_whether_a_long_value_is_a_sequence_shows_at_its_end() -> None:
     inside = element(0x00091011, bytes(2 * CHUNK_OCTETS))
-    data_set = element(0x00091010, b"\xfe\xff\x00\xe0" + len(inside).to_bytes(4, "little") + inside)
+    data_set = element(0x00091010, 2 * (b"\xfe\xff\x00\xe0" + len(inside).to_bytes(4, "little") + inside))
     assert content_of(data_set, IMPLICIT, 0) and arriving(data_set, IMPLICIT, 1000) == ""
 
 

@@ -14,13 +14,10 @@ for each try, and go to the origin of the base URL alone.
 from __future__ import annotations
 
 import asyncio
-import random
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Container, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
-from email.utils import parsedate_to_datetime
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
 import aiohttp
@@ -43,22 +40,26 @@ from dcmsync.errors import (
     Unreachable,
 )
 from dcmsync.net import tls
+from dcmsync.net.decoding import ACCEPTED, Decoder
 from dcmsync.net.patience import Guard
+from dcmsync.net.quotation import MOST_OCTETS, quoted, secrets_of
+from dcmsync.net.trials import Idled, Trials
 
 if TYPE_CHECKING:
     from dcmsync.net.channel import Limits
+    from dcmsync.net.throttle import Throttle
     from dcmsync.net.tls import Secure
 
 Query = Sequence[tuple[str, str]]
 """Names and values of a query string, in order, as text."""
 
-TRIES = 5
 REDIRECTS = 5
-FIRST_WAIT_S = 0.5
-LONGEST_WAIT_S = 120.0
 _LITERAL = "-._~*?,^/:@!$'()"  # what Orthanc 1.10 must find as it is: it decodes nothing in a query
 _PATH = "/%:@!$&'()*+,;=-._~^"
 _READ_OCTETS = 1 << 18
+_SEND_OCTETS = 1 << 18
+_LONG_S = 10.0  # who is asked to wait longer is told
+_OURS_ALONE = ("Authorization", "Cookie")
 _LATER = frozenset((408, 425, 429, 502, 503, 504))
 _MOVED = frozenset((301, 302, 303, 307, 308))
 
@@ -122,7 +123,10 @@ class Authority(Protocol):
 class Answer:
     """An answer whose body has not been read. Valid as long as its exchange."""
 
-    def __init__(self, response: aiohttp.ClientResponse, guard: Guard, name: str, limits: Limits) -> None:
+    def __init__(
+        self, response: aiohttp.ClientResponse, guard: Guard, name: str, throttle: Throttle | None,
+        secrets: Sequence[str],
+    ) -> None:
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
         self.url = str(response.url)
@@ -130,10 +134,14 @@ class Answer:
         self.guard = guard
         self._response = response
         self._name = name
-        self._throttle = limits.throttle
+        self._throttle = throttle
+        self._secrets = secrets
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
-        """The octets of the body as they come. Raises Disconnected when it ends early, Stalled."""
+        """The octets of the body as they come, decoded. Raises Disconnected when it ends early, Stalled,
+        RemoteProtocolError when it is not encoded as it says.
+        """
+        decoder = Decoder(self.headers.get("Content-Encoding", ""), self._name)
         self.guard.resume()
         try:
             while octets := await self._response.content.readany():
@@ -141,14 +149,17 @@ class Answer:
                 self.guard.pause()
                 if self._throttle is not None:
                     await self._throttle.pay(len(octets))
-                yield octets
+                for piece in decoder.feed(octets):
+                    yield piece
                 self.guard.resume()
         except (aiohttp.ClientError, OSError) as error:
             raise _broken(self._name, error, self.guard) from error
         finally:
             self.guard.pause()
-        if self.guard.expired:
+        if self.guard.expired:  # what was cut off by us, and had no length, looks like an end
             raise Stalled(f"{self._name}: {self.guard.expired}")
+        if not decoder.is_complete:
+            raise Disconnected(f"{self._name}: the answer breaks off")
 
     async def read(self, most: int = 64 << 20) -> bytes:
         """All of the body. Raises as `pieces` does, and RemoteProtocolError when there are more octets than `most`."""
@@ -161,15 +172,19 @@ class Answer:
         return bytes(found)
 
     async def words(self) -> str:
-        """The status, and what the body says of it, for people."""
-        said = f"{self.status} {self._response.reason or ''}".strip()
+        """The status, and what the body says of it, for people; never what we told the peer."""
+        reason = "".join(each for each in self._response.reason or "" if each.isprintable())[:40]
+        said = bytearray()
         try:
-            text = (await self.read(1 << 16)).decode("utf-8", "replace")
+            async with aclosing(self.pieces()) as pieces:
+                async for octets in pieces:
+                    said += octets
+                    if len(said) > MOST_OCTETS:
+                        break
         except PeerError:
-            text = ""
-        shown = " ".join("".join(c if c.isprintable() else " " for c in text).split())[:200]
-        return f"{said}: {shown}" if shown else said
-
+            pass  # the status is what counts
+        text = quoted(bytes(said[:MOST_OCTETS]), self._secrets)
+        return f"{self.status} {reason}".rstrip() + (f": {text}" if text else "")
 
     def close(self) -> None:
         """Lets go of the connection: for others when the body was read to its end, for good when it was not."""
@@ -179,17 +194,31 @@ class Answer:
             self._response.close()
 
 
-class _Idled(Disconnected):
-    """A connection that had been kept was closed before the first octet of the answer."""
+class _Connector(aiohttp.TCPConnector):
+    """Connections whose cipher is strong enough, or none: the suites of TLS 1.3 cannot be chosen beforehand."""
+
+    least_bits = 0
+    name = ""
+
+    async def _wrap_create_connection(self, *arguments: Any, **more: Any) -> tuple[asyncio.Transport, Any]:
+        transport, protocol = await super()._wrap_create_connection(*arguments, **more)
+        cipher = transport.get_extra_info("cipher")
+        if cipher is not None and cipher[2] < self.least_bits:
+            transport.abort()
+            raise Insecure(f"{self.name}: the peer chose {cipher[0]}; at least {self.least_bits} bits are asked for",
+                           advice='Set tls_profile = "bcp195" if that will do')  # fmt: skip
+        return transport, protocol
 
 
-class _Cut:
-    """What a guard shuts down: the wait for an answer, then the connection that it comes on."""
+class _Sent:
+    """A request on its way. What its guard shuts down: the wait for an answer, then the connection that it comes on."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_secured: bool, is_known: bool) -> None:
         self.scope = anyio.CancelScope()
         self.response: aiohttp.ClientResponse | None = None
         self.is_reused = False
+        self.is_secured = is_secured
+        self.is_known = is_known  # whether this peer has answered before
 
     def shutdown(self, how: int, /) -> None:
         """Ends the wait."""
@@ -202,71 +231,67 @@ class _Cut:
 class _Sending:
     """A body on its way: each piece that was taken counts as progress, and is paid for."""
 
-    def __init__(self, body: Body, guard: Guard, limits: Limits) -> None:
+    def __init__(self, body: Body, guard: Guard, throttle: Throttle | None) -> None:
         self.trouble: BaseException | None = None
         self._body = body
         self._guard = guard
-        self._throttle = limits.throttle
+        self._throttle = throttle
 
     async def pieces(self) -> AsyncIterator[bytes | memoryview]:
         """Its pieces. What goes wrong is kept in `trouble`, since it would not come out as it is."""
         sent = 0
         try:
-            async for piece in self._body.pieces():
-                self._guard.resume()
-                yield piece
-                self._guard.pause()
-                sent += len(piece)
-                self._guard.octets += len(piece)
-                if self._throttle is not None:
-                    await self._throttle.pay(len(piece))
+            async for whole in self._body.pieces():
+                view = memoryview(whole).cast("B")
+                for at in range(0, len(view), _SEND_OCTETS):
+                    piece = view[at : at + _SEND_OCTETS]
+                    self._guard.resume()
+                    yield piece
+                    self._guard.pause()
+                    sent += len(piece)
+                    self._guard.octets += len(piece)
+                    if self._throttle is not None:
+                        await self._throttle.pay(len(piece))
             if self._body.length not in (None, sent):
                 raise LocalProtocolError(f"a body of {self._body.length} octets gave {sent}")
         except Exception as error:
             self.trouble = error
             raise
-        finally:
-            self._guard.resume()
+        self._guard.resume()  # the answer is owed
 
 
 async def _note_reuse(client: object, context: object, parameters: object) -> None:
-    cut = getattr(context, "trace_request_ctx", None)
-    if isinstance(cut, _Cut):
-        cut.is_reused = True
+    sent = getattr(context, "trace_request_ctx", None)
+    if isinstance(sent, _Sent):
+        sent.is_reused = True
 
 
-def _wait_s(tries: int) -> float:
-    """How long to wait after so many tries: 0.5, 1, 2, 4 s, with half of it jitter."""
-    return FIRST_WAIT_S * 2.0 ** (tries - 1) * (0.5 + random.random() / 2)
-
-
-def _asked_wait_s(text: str) -> float | None:
-    """What Retry-After says (RFC 9110 §10.2.3): seconds, or a date. None where it says nothing that can be read."""
-    if text.strip().isdecimal():
-        return float(text)
-    try:
-        at = parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    return max(0.0, at.timestamp() - time.time())
-
-
-def _broken(name: str, error: Exception, guard: Guard, *, is_reused: bool = False) -> PeerError:
-    """What an error of aiohttp means."""
+def _broken(name: str, error: Exception, guard: Guard, *, sent: _Sent | None = None) -> PeerError:
+    """What an error of aiohttp means, before the answer when it is known what was `sent`."""
     if guard.expired:
         return Stalled(f"{name}: {guard.expired}")
     if isinstance(error, aiohttp.ClientSSLError):
         return tls.refusal(name, error)
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        return Unreachable(f"{name}: cannot connect to the proxy", advice="Check proxy, or HTTPS_PROXY and NO_PROXY")
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return Unreachable(f"{name}: the proxy does not lead there: {error.status}", advice="Ask who runs the proxy")
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return Unreachable(f"{name}: no such host", advice="Check the name")
     if isinstance(error, aiohttp.ClientConnectorError):
         words = (error.strerror or "no connection").lower()
         return Unreachable(f"{name}: cannot connect: {words}", advice="Check the host and the port")
     if isinstance(error, aiohttp.ServerTimeoutError):
-        return Unreachable(f"{name}: no answer to the attempt to connect", advice="Check the host and the firewall")
-    if isinstance(error, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError):
-        return (_Idled if is_reused else Disconnected)(f"{name}: the connection was closed before the answer")
-    if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ClientConnectionError | OSError):
+        return Unreachable(f"{name}: no connection within the time for it", advice="Check host, port and firewall")
+    if isinstance(error, aiohttp.ClientResponseError):
+        if "\\x15\\x03" in str(error) or "\x15\x03" in str(error):  # RFC 8446 §5.1: a record with an alert
+            return Insecure(f"{name}: the peer speaks TLS on this port", advice="Write https:// in its locator")
+        return RemoteProtocolError(f"{name}: what it answers is no HTTP that can be read", advice="Check the port")
+    if sent is None:
         return Disconnected(f"{name}: the connection was closed before the end of the answer")
-    return RemoteProtocolError(f"{name}: what it answers is no HTTP", advice="Check the port")
+    kind = Idled if sent.is_reused else Disconnected
+    return kind(f"{name}: the connection was closed before an answer came",
+                advice=None if sent.is_secured or sent.is_known else "Does it speak TLS there? Then write https://")
 
 
 class Door:
@@ -292,7 +317,9 @@ class Door:
         self._secure = secure
         self._authority = authority
         self._proxy = proxy
-        self._headers = dict(headers)
+        self._headers_of_all = dict(headers)
+        self._told: set[str] = set()
+        self._origin = URL(self.base, encoded=True).origin()
         self._strict = strict
         self._warn = warn
         self._entered = 0
@@ -304,17 +331,17 @@ class Door:
     async def __aenter__(self) -> Door:
         self._entered += 1
         if self._client is None:
-            connector = aiohttp.TCPConnector(
-                limit=0, ssl=self._secure.context if self._secure else True, resolver=aiohttp.ThreadedResolver(),
-            )
+            connector = _Connector(limit=0, resolver=aiohttp.ThreadedResolver())
+            connector.name = self.name
+            connector.least_bits = self._secure.least_bits if self._secure else 0
             tracing = aiohttp.TraceConfig()
             tracing.on_connection_reuseconn.append(_note_reuse)
             self._client = aiohttp.ClientSession(
                 connector=connector, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar(),
-                requote_redirect_url=False, read_bufsize=_READ_OCTETS,
+                requote_redirect_url=False, read_bufsize=_READ_OCTETS, trace_configs=[tracing],
                 timeout=aiohttp.ClientTimeout(total=None, connect=self._limits.connect_s),
-                skip_auto_headers=("User-Agent", "Accept-Encoding", "Content-Type"), trace_configs=[tracing],
-            )
+                skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
+            )  # fmt: skip
             self._client._retry_connection = False  # what is repeated is decided here
             self._look()
         return self
@@ -367,111 +394,133 @@ class Door:
 
     async def _obtain(self, request: Request, may_repeat: bool, expected: Container[int]) -> Answer:
         """The first answer that is expected, after redirects and further tries."""
-        tries = redirects = renewals = 0
+        trials = Trials(may_repeat)
         while True:
-            tries += 1
+            trials.count += 1
             try:
                 answer = await self._send(request)
             except (Unreachable, Disconnected) as error:
-                has_idled = isinstance(error, _Idled)
-                if not may_repeat or tries >= TRIES or (isinstance(error, Unreachable) and not self._has_answered):
-                    raise
-                if not (has_idled and tries == 1):
-                    await anyio.sleep(_wait_s(tries))
-                continue
-            if answer.status in expected:
-                return answer
-            try:
-                if answer.status in _MOVED and redirects < REDIRECTS:
-                    redirects += 1
-                    request = self._redirected(request, answer)
-                    tries -= 1
-                    continue
-                if answer.status == 401 and not renewals and self._authority and self._is_ours(request.url):
-                    renewals += 1
-                    if await self._authority.renew():
-                        tries -= 1
-                        continue
-                may_pass = answer.status in _LATER or (answer.status == 500 and may_repeat)
-                if not (may_pass and may_repeat and tries < TRIES):
-                    raise await self._refusal(request, answer, may_pass)
-                wait_s = _asked_wait_s(answer.headers.get("Retry-After", ""))
-            finally:
-                self._end(answer)
-            await anyio.sleep(_wait_s(tries) if wait_s is None else min(wait_s, LONGEST_WAIT_S))
+                wait_s = trials.wait_s(error, is_known=self._has_answered)
+            else:
+                if answer.status in expected:
+                    return answer
+                try:
+                    request, wait_s = await self._next(request, answer, trials)
+                finally:
+                    self._end(answer)
+            await anyio.sleep(wait_s)
+
+    async def _next(self, request: Request, answer: Answer, trials: Trials) -> tuple[Request, float]:
+        """What to send next, and how many seconds from now. Raises what the answer means, when that is nothing."""
+        if answer.status in _MOVED:
+            trials.redirects += 1
+            if trials.redirects > REDIRECTS:
+                raise RemoteProtocolError(f"{self.name}: it redirects in a circle", advice="Check the locator")
+            trials.count -= 1
+            return self._redirected(request, answer), 0.0
+        if answer.status == 401 and not trials.is_renewed and self._authority is not None and self._is_ours(request):
+            trials.is_renewed = True
+            if await self._authority.renew():
+                return request, 0.0
+        may_pass = answer.status in _LATER or (answer.status == 500 and trials.may_repeat)
+        if not (may_pass and trials.may_go_on):
+            raise await self._refusal(request, answer, may_pass=may_pass)
+        wait_s = trials.asked_wait_s(answer.headers.get("Retry-After", ""))
+        if wait_s > _LONG_S:
+            self._tell(f"{self.name}: it asks to wait for {wait_s:.0f} s")
+        return request, wait_s
 
     async def _send(self, request: Request) -> Answer:
         """One try. Raises Unreachable, Insecure, Stalled, Disconnected, RemoteProtocolError."""
         if self._client is None:
             raise LocalProtocolError("an HTTP door is used before it is entered")
-        headers = CIMultiDict({"Accept": "*/*", "User-Agent": f"dcmsync/{__version__}"})
-        is_ours = self._is_ours(request.url)
-        headers.update(self._headers if is_ours else {})
+        is_ours = self._is_ours(request)
+        headers, shown = await self._headers(request, is_ours=is_ours)
+        secure = self._secure if is_ours else None
+        sent = _Sent(is_secured=request.url.startswith("https:"), is_known=self._has_answered)
+        guard = Guard(sent, timeout_s=self._limits.timeout_s, whole_s=self._limits.association_s)
+        body = _Sending(request.body, guard, self._limits.throttle) if request.body is not None else None
+        self._guards.add(guard)
+        guard.arm()
+        try:
+            with sent.scope:
+                sent.response = await self._client.request(
+                    request.method, URL(request.url, encoded=True), headers=headers, allow_redirects=False,
+                    data=body.pieces() if body else None, proxy=self._proxy or None, trace_request_ctx=sent,
+                    ssl=secure.context if secure else True, server_hostname=(secure and secure.server_name) or None,
+                )  # fmt: skip
+            if sent.response is None:
+                raise Stalled(f"{self.name}: {guard.expired}")
+        except (aiohttp.ClientError, OSError) as error:
+            self._guards.discard(guard)
+            if body is not None and body.trouble is not None:
+                raise body.trouble from error
+            raise _broken(self.name, error, guard, sent=sent) from error
+        except BaseException:
+            self._guards.discard(guard)
+            raise
+        guard.pause()
+        self._has_answered = True
+        secrets = secrets_of(request.url, headers, shown)
+        return Answer(sent.response, guard, self.name, self._limits.throttle, secrets)
+
+    async def _headers(self, request: Request, *, is_ours: bool) -> tuple[Mapping[str, str], Mapping[str, str]]:
+        """All headers of a try, and those among them that authorise it, which are for our own origin alone."""
+        headers = CIMultiDict({"Accept": "*/*", "Accept-Encoding": ACCEPTED, "User-Agent": f"dcmsync/{__version__}"})
+        headers.update(self._headers_of_all if is_ours else {})
         if request.body is not None:
             headers["Content-Type"] = request.body.media_type
             if request.body.length is not None:
                 headers["Content-Length"] = str(request.body.length)
         headers.update(request.headers)
-        if self._authority is not None and is_ours:
-            shown = Request(method=request.method, url=request.url, headers=headers, body=request.body)
-            headers.update(await self._authority.headers(shown))
-        cut = _Cut()
-        guard = Guard(cut, timeout_s=self._limits.timeout_s, whole_s=self._limits.association_s)
-        self._guards.add(guard)
-        sending = _Sending(request.body, guard, self._limits) if request.body is not None else None
-        guard.arm()
-        try:
-            with cut.scope:
-                response = await self._client.request(
-                    request.method, URL(request.url, encoded=True), headers=headers, allow_redirects=False,
-                    data=sending.pieces() if sending else None, proxy=self._proxy or None,
-                    server_hostname=(self._secure.server_name or None) if self._secure and is_ours else None,
-                    trace_request_ctx=cut,
-                )
-                cut.response = response
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            self._guards.discard(guard)
-            if sending and sending.trouble:
-                raise sending.trouble from error
-            raise _broken(self.name, error, guard, is_reused=cut.is_reused) from error
-        except BaseException:
-            self._guards.discard(guard)
-            raise
-        if cut.response is None:
-            self._guards.discard(guard)
-            raise Stalled(f"{self.name}: {guard.expired}")
-        guard.pause()
-        self._has_answered = True
-        return Answer(response, guard, self.name, self._limits)
+        if not is_ours:
+            for name in _OURS_ALONE:
+                headers.popall(name, None)
+        if self._authority is None or not is_ours:
+            return headers, self._headers_of_all if is_ours else {}
+        whole = Request(method=request.method, url=request.url, headers=headers, body=request.body)
+        shown = await self._authority.headers(whole)
+        headers.update(shown)
+        return headers, {**self._headers_of_all, **shown}
+
+    def _tell(self, words: str) -> None:
+        if words not in self._told:
+            self._told.add(words)
+            self._warn(words)
 
     def _end(self, answer: Answer) -> None:
         self._guards.discard(answer.guard)
         answer.close()
 
-    def _is_ours(self, url: str) -> bool:
-        return URL(url, encoded=True).origin() == URL(self.base, encoded=True).origin()
+    def _is_ours(self, request: Request) -> bool:
+        """Whether it goes to the origin of the base URL, so that credentials may go with it."""
+        return bool(URL(request.url, encoded=True).origin() == self._origin)
 
     def _redirected(self, request: Request, answer: Answer) -> Request:
         """The request to send instead. Raises Refused, Insecure, RemoteProtocolError."""
-        old, target = URL(request.url, encoded=True), answer.headers.get("Location", "")
+        old = URL(request.url, encoded=True)
         try:
-            new = old.join(URL(target, encoded=True)).with_user(None).with_fragment(None)
+            new = old.join(URL(answer.headers.get("Location", ""), encoded=True)).with_user(None).with_fragment(None)
+            origin = new.origin()
         except ValueError:
             raise RemoteProtocolError(f"{self.name}: it redirects to what is no URL") from None
         if request.method not in ("GET", "HEAD"):
-            raise Refused(f"{self.name}: {request.method} is redirected to {new.origin()}", status=answer.status,
+            raise Refused(f"{self.name}: {request.method} is redirected to {origin}", status=answer.status,
                           advice="Set the locator to where it leads")  # fmt: skip
-        if new.scheme not in ("http", "https") or not new.host:
+        if new.scheme not in ("http", "https"):
             raise RemoteProtocolError(f"{self.name}: it redirects to what is no web server")
         if old.scheme == "https" and new.scheme == "http":
-            raise Insecure(f"{self.name}: it redirects from https to http, in plain", advice="Check the locator")
+            raise Insecure(f"{self.name}: it redirects to {origin}, in plain text", advice="Check the locator")
+        if origin != self._origin:
+            self._tell(f"{self.name}: it redirects to {origin}, which is shown no credentials; is the locator right?")
         return Request(method=request.method, url=str(new), headers=request.headers)
 
-    async def _refusal(self, request: Request, answer: Answer, may_pass: bool) -> PeerError:
-        words = f"{self.name}: {request.method} {URL(request.url, encoded=True).path}: {await answer.words()}"
+    async def _refusal(self, request: Request, answer: Answer, *, may_pass: bool) -> PeerError:
+        """What an answer means that is not expected, in words."""
+        words = f"{self.name}: {request.method} {URL(request.url, encoded=True).raw_path}: {await answer.words()}"
         if answer.status in (401, 403):
-            return Rejected(words, advice="Check user and password, or the token" if self._authority else
-                            "Set user and password_file, or token_command")
+            return Rejected(words, advice="Check user and password, or the token, and what they allow"
+                            if self._authority is not None else "Set user and password_file, or token_command")
         if answer.status in (429, 503):
             return OutOfResources(words, status=answer.status, advice="Try again later")
         return PeerError(words) if may_pass else Refused(words, status=answer.status)

@@ -84,7 +84,7 @@ class Results:
             return None
         thing = _Thing(level=level, values={}, below=[])
         above.below.append(thing)
-        self._held += _OVERHEAD_OCTETS
+        self._hold(_OVERHEAD_OCTETS)
         return thing
 
     def _keep(self, thing: _Thing, attributes: dict[str, str]) -> None:
@@ -97,7 +97,10 @@ class Results:
         vr = attributes.get("vr") or entry(tag).vr
         value = attributes.get("val", "").encode()
         thing.values[tag] = (_AS_TEXT.get(vr, vr), value)
-        self._held += _OVERHEAD_OCTETS + len(value)
+        self._hold(_OVERHEAD_OCTETS + len(value))
+
+    def _hold(self, octets: int) -> None:
+        self._held += octets
         if self._held > MAX_STUDY_OCTETS:
             raise RemoteProtocolError(f"one study of its answer needs more than {MAX_STUDY_OCTETS >> 20} MiB of memory")
 

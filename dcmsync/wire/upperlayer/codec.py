@@ -144,7 +144,7 @@ def encode_accept(accept: AssociateAccept) -> bytes:
     results = (
         _item(
             _CONTEXT_ITEM_AC,
-            bytes((result.context_id, 0, result.result, 0)) + _item(_TRANSFER_ITEM, _ascii(result.transfer_syntax)),
+            bytes((result.context_id, 0, result.result, 0)) + _item(_TRANSFER_ITEM, _octets(result.transfer_syntax)),
         )
         for result in accept.results
     )
@@ -229,17 +229,18 @@ def decode_abort(octets: bytes) -> Abort:
 def _associate(kind: int, value: AssociateRequest | AssociateAccept, contexts: Iterable[bytes]) -> bytes:
     information = (
         _item(_MAXIMUM_ITEM, _MAXIMUM.pack(value.max_pdu_octets))
-        + _item(_CLASS_UID_ITEM, _ascii(IMPLEMENTATION_CLASS_UID))
+        + _item(_CLASS_UID_ITEM, _octets(IMPLEMENTATION_CLASS_UID))
         + b"".join(_role(role) for role in value.roles)
-        + _item(_VERSION_ITEM, _ascii(IMPLEMENTATION_VERSION_NAME))
+        + _item(_VERSION_ITEM, _octets(IMPLEMENTATION_VERSION_NAME))
         + b"".join(_item(_EXTENSION_ITEM, extensions.encode(each)) for each in value.extensions)
     )
     if isinstance(value, AssociateRequest) and value.identity is not None:
         information += _item(_IDENTITY_ITEM, identities.encode(value.identity))
     if isinstance(value, AssociateAccept) and value.identity_response is not None:
         information += _item(_RESPONSE_ITEM, identities.encode_response(value.identity_response))
+    title = _title if isinstance(value, AssociateRequest) else _repeated
     body = (
-        _FIXED.pack(1, 0, _title(value.called_ae), _title(value.calling_ae), b"")
+        _FIXED.pack(1, 0, title(value.called_ae), title(value.calling_ae), b"")
         + _item(_APPLICATION_ITEM, _APPLICATION_CONTEXT)
         + b"".join(contexts)
         + _item(_USER_ITEM, information)
@@ -254,7 +255,7 @@ def _item(kind: int, body: bytes) -> bytes:
 
 
 def _role(role: Role) -> bytes:
-    uid = _ascii(role.sop_class_uid)
+    uid = _octets(role.sop_class_uid)
     return _item(_ROLE_ITEM, _LENGTH.pack(len(uid)) + uid + bytes((role.scu, role.scp)))
 
 
@@ -265,11 +266,22 @@ def _title(title: str) -> bytes:
     return octets.ljust(_MAX_AE_OCTETS)
 
 
+def _repeated(title: str) -> bytes:
+    """A title as it came (table 9-17), whatever it is."""
+    if len(title) > _MAX_AE_OCTETS:
+        raise LocalProtocolError(f"{title!r} is no AE title")
+    return _octets(title).ljust(_MAX_AE_OCTETS)
+
+
 def _ascii(text: str) -> bytes:
-    try:
-        return text.encode("ascii")
-    except UnicodeEncodeError:
-        raise LocalProtocolError(f"{text!r} cannot be said in an association PDU") from None
+    if not text.isascii():
+        raise LocalProtocolError(f"{text!r} cannot be said in an association PDU")
+    return text.encode("ascii")
+
+
+def _octets(text: str) -> bytes:
+    """The octets that `_text` was made of."""
+    return text.encode("latin-1", "replace")
 
 
 def _opened(name: str, octets: bytes) -> tuple[str, str, list[tuple[int, bytes]]]:
@@ -332,4 +344,5 @@ def _version(information: Iterable[tuple[int, bytes]]) -> str:
 
 
 def _text(octets: bytes) -> str:
-    return octets.decode("ascii", "replace").strip(" \0")
+    """Text that should be ASCII; a character for each octet, so that an answer can repeat what is not."""
+    return octets.decode("latin-1").strip(" \0")

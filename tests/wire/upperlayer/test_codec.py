@@ -224,3 +224,19 @@ def test_a_cut_request_is_refused_or_read(length: int) -> None:
 def test_an_empty_association_pdu_is_refused() -> None:
     with pytest.raises(RemoteProtocolError, match="A-ASSOCIATE-AC that is too short"):
         codec.decode_accept(b"\2\0\0\0\0\0")
+
+
+@pytest.mark.parametrize("title", [b"DSMSY\xc9C", b"\0" * 16, b" " * 16, b"A\x1bB", bytes(range(128, 144))])
+def test_what_came_is_repeated_in_an_answer_whatever_it_is(title: bytes) -> None:
+    asked = bytearray(codec.encode_request(AssociateRequest(
+        called_ae="A", calling_ae="B", contexts=(ProposedContext(1, "1.2.3", ("1.2.840.10008.1.2",)),),
+        roles=(Role("1.2.3", scu=True, scp=True),),
+    )).replace(b"1.2.3", b"1.\xb2.3").replace(b"1.2.840.10008.1.2", b"1.2.840.10\xb008.1.2"))  # fmt: skip
+    asked[10:26] = asked[26:42] = title.ljust(16)
+    request = codec.decode_request(bytes(asked))
+    results = tuple(ContextResult(context.context_id, 3, context.transfer_syntaxes[0]) for context in request.contexts)
+    octets = codec.encode_accept(AssociateAccept(
+        called_ae=request.called_ae, calling_ae=request.calling_ae, results=results, roles=request.roles
+    ))  # fmt: skip
+    assert octets[10:26].strip(b" \0") == octets[26:42].strip(b" \0") == title.strip(b" \0")
+    assert b"1.\xb2.3" in octets and b"1.2.840.10\xb008.1.2" in octets

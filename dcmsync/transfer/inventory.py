@@ -199,6 +199,10 @@ class Inventory:
                 if ending.truncated:
                     self._incomplete(ending.why)
                 continue
+            if level in WITH_UID and keys[level.unique_key]:  # one thing: there is nothing to ask for in parts
+                if ending.truncated and not seen:
+                    self._incomplete(ending.why)
+                continue
             if not (ending.truncated or split.is_suspicious(spread.count)):
                 continue
             if claimed is None and is_all:

@@ -40,11 +40,11 @@ class Listed(Struct, frozen=True):
 
 
 class Asked:
-    """Asks the place of a fleet. `refusal` says why it cannot be asked at all, once that is known."""
+    """Asks the place of a fleet. `refusals` say why it cannot be asked at some level at all, once that is known."""
 
     def __init__(self, fleet: Fleet, *, warn: Callable[[str], None]) -> None:
         self.name = fleet.place.name
-        self.refusal = ""
+        self.refusals: dict[Level, str] = {}
         self._fleet = fleet
         self._tell = warn
         self._told: set[str] = set()
@@ -59,7 +59,7 @@ class Asked:
                 uids = [str(thing["SOPInstanceUID"]) async for thing in found]
             return Listed(frozenset(uids), inventory.is_complete)
 
-        return await self._ask(ask)
+        return await self._ask(ask, Level.INSTANCE)
 
     async def has(self, study_uid: str, series_uid: str, sop_instance_uid: str) -> bool:
         """Whether it has one instance, asked for by its UID. Raises DestinationLost, PeerError."""
@@ -68,11 +68,15 @@ class Asked:
         }  # fmt: skip
 
         async def ask(session: Holds) -> bool:
+            has = False
             async with aclosing(session.find(Ask(level=Level.INSTANCE, keys=keys))) as answers:
-                found = [each.get("SOPInstanceUID") async for each in answers if not isinstance(each, Ending)]
-            return sop_instance_uid in found
+                async for each in answers:
+                    if not isinstance(each, Ending):
+                        is_there = all(each.get(key, uid) == uid for key, uid in keys.items())
+                        has = has or (is_there and "SOPInstanceUID" in each)
+            return has
 
-        return await self._ask(ask) or False
+        return await self._ask(ask, Level.INSTANCE) or False
 
     async def count(self, study_uid: str, series_uid: str) -> int | None:
         """How many instances it says there are of a series, or for "" of a study. Raises DestinationLost, PeerError."""
@@ -88,7 +92,7 @@ class Asked:
                         said = each.get(_COUNTS[level])
             return said
 
-        said = await self._ask(ask)
+        said = await self._ask(ask, level)
         return said if isinstance(said, int) else None
 
     async def contents(
@@ -107,14 +111,14 @@ class Asked:
             self._told.add(words)
             self._tell(words)
 
-    async def _ask(self, question: Callable[[Holds], Awaitable[Answer]]) -> Answer | None:
+    async def _ask(self, question: Callable[[Holds], Awaitable[Answer]], level: Level) -> Answer | None:
         """The answer; None when the place does not answer such questions."""
-        if self.refusal:
+        if level in self.refusals:
             return None
         try:
             return await self._fleet.ask(question)
         except (Refused, Rejected) as error:
-            self.refusal = error.message
+            self.refusals[level] = error.message
             self.warn(f"{self.name} cannot be asked what it has: {error.message.removeprefix(self.name + ': ')}")
             return None
 
@@ -161,12 +165,21 @@ class RemoteStock:
 class Witness:
     """Proves by asking the place again (target.Prover); with `contents` by fetching everything back and hashing it.
 
-    `late_s`: how long to wait before each further question for what is not listed yet.
+    `late_s`: how long to wait before each further question for what is not listed yet. With `counts`, where a place
+    names no instances, it is proof enough that it counts as many in the series as are to be there.
     """
 
-    def __init__(self, asked: Asked, contents: Contents | None = None, *, late_s: tuple[float, ...] = LATE_S) -> None:
+    def __init__(
+        self,
+        asked: Asked,
+        contents: Contents | None = None,
+        *,
+        counts: bool = False,
+        late_s: tuple[float, ...] = LATE_S,
+    ) -> None:
         self._asked = asked
         self._contents = contents
+        self._counts = counts
         self._late_s = late_s
 
     async def prove(self, ledger: Ledger) -> Findings:
@@ -175,6 +188,8 @@ class Witness:
         name = self._asked.name
         try:
             missing = await self._missing(ledger, list(waiting))
+            if missing is None and self._counts:
+                return await self._counted(ledger)
             if missing is None:
                 return _all_unproven(waiting, f"{name} says that it stored it, and cannot be asked whether it has it")
             there = {uid: outcome for uid, outcome in waiting.items() if uid not in missing}
@@ -186,6 +201,19 @@ class Witness:
         return Findings(
             missing=dict.fromkeys(missing, words), differing=compared.differing, unproven=compared.unproven
         )
+
+    async def _counted(self, ledger: Ledger) -> Findings:
+        """All of it is there when as many are; nothing is proven when there are others."""
+        wanted = sum(map(ledger.is_fine, ledger.wanted))
+        found: int | None = None
+        for wait_s in (0.0, *self._late_s):
+            if wait_s:
+                await anyio.sleep(wait_s)
+            found = await self._asked.count(ledger.study_uid, ledger.series_uid)
+            if found == wanted:
+                return Findings()
+        said = "does not tell how many it has" if found is None else f"counts {found:,} of {wanted:,}"
+        return _all_unproven(ledger.unproven, f"{self._asked.name} says that it stored it, and {said}")
 
     async def _missing(self, ledger: Ledger, uids: list[str]) -> set[str] | None:
         """Those that it does not have, however late; None when it cannot be asked."""

@@ -210,6 +210,20 @@ def test_what_cannot_be_split_is_told_and_incomplete() -> None:
     assert "0xFE00" in walked.inventory.trouble and "cannot be split further" in walked.inventory.trouble
 
 
+def test_a_question_for_one_thing_is_never_asked_in_parts() -> None:
+    archive = Archive(studies(3), limit=0, cut_status=0xFE00)
+    walked = Walked(archive, Query(level=Level.STUDY, keys={"StudyInstanceUID": "1.2"}))
+    assert len(archive.asks) == 1 and not walked.found
+    assert not walked.inventory.is_complete
+
+    def twice(ask: Ask, found: list[Row]) -> Sequence[Row]:
+        return found * 100
+
+    archive = Archive(studies(3), alter=twice)  # a round number
+    walked = Walked(archive, Query(level=Level.STUDY, keys={"StudyInstanceUID": "1.2"}))
+    assert (len(archive.asks), walked.uids(), walked.inventory.is_complete) == (1, ["1.2"], True)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("status", [0xFE00, 0], ids=["said", "silent"])
 @pytest.mark.parametrize("lacking", ["StudyDate", "StudyTime", "PatientID"])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dcmsync.cache.digest import ahead, content_of, hasher, read_whole
 from dcmsync.commands.options import Streams
-from dcmsync.commands.places import Places
+from dcmsync.commands.places import Places, digests
 from dcmsync.contract import Arrival, Catalogue, Destination, Holding, Origin
 from dcmsync.errors import UsageError
 from dcmsync.locator import Archive, Folder
@@ -59,7 +59,9 @@ class Landings:
         else:
             from dcmsync.endpoints.zip.stock import take_stock as take_stock_of_archive
 
-            take_stock_of_archive(place.path, catalogue, skipped=self._places.skipped)
+            take_stock_of_archive(
+                place.path, catalogue, skipped=self._places.skipped, anew=self._trust == "content", digests=digests()
+            )
         return Target(word, Catalogued(catalogue))
 
     def open(self, target: Target[Any], place: Folder | Archive) -> None:

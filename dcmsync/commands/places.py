@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dcmsync.net.throttle import Throttle
     from dcmsync.net.tls import Secure
     from dcmsync.plan.expression import Selectors
+    from dcmsync.wire.digests import Digests
 
 T = TypeVar("T")
 
@@ -172,6 +173,7 @@ class Places:
                 fuzzy=bool(self._given.get("fuzzy") or (set_up and set_up.fuzzy)),
                 timezone=bool(set_up and set_up.timezone),
             ),
+            digests=digests() if isinstance(place, locator.Archive) else None,
         )
         if word not in self._accesses:  # one token for all sessions of a run
             self._accesses[word] = web_access(
@@ -263,6 +265,14 @@ class Places:
     def most_jobs(self) -> int:
         """The most that any place may get."""
         return max([self.jobs(""), *map(self.jobs, self._config.endpoints)])
+
+
+def digests() -> "Digests":
+    """How the digests of what an archive holds are computed."""
+    from dcmsync.cache.digest import content_of, hasher
+    from dcmsync.wire.digests import Digests
+
+    return Digests(hasher=hasher, content=content_of)
 
 
 DEFAULT_JOBS = 16  # at most: the pace of a place says how many, and begins with four

@@ -10,6 +10,7 @@ from dcmsync.contract import Catalogue, Source
 from dcmsync.errors import UsageError
 from dcmsync.locator import Ahi, Archive, Folder, Locator, Mint, Node, Rad69, WadoUri, Web, Xnat
 from dcmsync.quirks import Quirks
+from dcmsync.wire.digests import Digests
 from dcmsync.wire.upperlayer.extension import Wishes
 
 if TYPE_CHECKING:
@@ -81,7 +82,8 @@ class Setting(Struct, frozen=True, kw_only=True):
     may surprise. DIMSE nodes: `via` says by which service they give, None for what they offer; `mailbox` opens where
     the instances of a C-MOVE arrive, and `senders` are other hosts that they may come from; `quirks` are to be heeded;
     `access` says how we are let in, `model` and `wishes` how it is asked. Places that speak HTTP: `web` says how we are
-    let in, `dialect` how they are spoken to. `throttle` slows all traffic down.
+    let in, `dialect` how they are spoken to. `throttle` slows all traffic down. `digests`: how those of the members
+    of an archive are computed.
     """
 
     calling_ae: str
@@ -101,6 +103,7 @@ class Setting(Struct, frozen=True, kw_only=True):
     web: WebAccess = WebAccess()
     aws: AwsAccess | None = None
     dialect: Dialect = Dialect()
+    digests: Digests | None = None
 
     def door(self, base: str, name: str) -> "Door":
         """HTTP to a base URL, for a place that messages call `name`. Opens no connection."""

@@ -5,6 +5,7 @@ import os
 import shutil
 import sqlite3
 import subprocess
+import zipfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -193,7 +194,7 @@ def test_names_that_are_no_utf_8_are_told_by_their_octets(workdir: Workdir, fold
         (("status", "--sample", "3"), "go with verify"),
         (("mend", "./archive"), "none of status"),
         (("status", "--cache", "archive"), "no cache of dcmsync"),
-        (("status", "--cache", "nothing"), "does not say which folder"),
+        (("status", "--cache", "nothing"), "does not say which place"),
         (("status", "PACS@host:104"), "no folder"),
     ],
 )
@@ -219,3 +220,113 @@ def test_nothing_of_a_patient_is_on_standard_error(workdir: Workdir, folder: Pat
         assert "anary" not in done.stderr, done
         assert b"Name" not in done.stdout
     assert json.loads(done.lines[-1])["complete"] is True
+
+
+# Archives
+
+
+def content_at(record: dict[str, object]) -> tuple[object, object]:
+    return record["digest"], record["content"]
+
+
+@pytest.fixture
+def archive(workdir: Workdir, folder: Path) -> Path:
+    """./a.zip: the same instances, none of them compressed."""
+    path = workdir.path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as made:
+        for file in sorted(folder.rglob("*.dcm")):
+            made.write(file, file.relative_to(folder))
+    os.utime(path, ns=(OLD_NS, OLD_NS))
+    return path
+
+
+def forge_member(path: Path, name: str) -> None:
+    """Another octet of a member, the same size and time of the archive."""
+    with zipfile.ZipFile(path) as archive:
+        end = archive.getinfo(name).header_offset + 30 + len(name) + archive.getinfo(name).compress_size
+    octets = bytearray(path.read_bytes())
+    octets[end - 1] ^= 1
+    path.write_bytes(octets)
+    os.utime(path, ns=(OLD_NS, OLD_NS))
+
+
+def test_the_digests_of_members_are_those_of_the_files(workdir: Workdir, folder: Path, archive: Path) -> None:
+    assert workdir.run("cache", "verify", "./archive").status == 0
+    query = ("--level", "instance", "--all")
+    of_files = {record["SOPInstanceUID"]: content_at(record) for record in
+                workdir.run("query", "./archive", *query).of_type("instance")}  # fmt: skip
+    of_members = {record["SOPInstanceUID"]: content_at(record) for record in
+                  workdir.run("query", "a.zip", *query).of_type("instance")}  # fmt: skip
+    assert of_files == of_members and len(of_files) == 8
+    with zipfile.ZipFile(archive) as opened:
+        running = hasher()
+        running.update(opened.read(CASE))
+    assert f"xxh3:{running.hexdigest()}" in {digest for digest, _ in of_members.values()}
+
+
+def test_status_tells_of_an_archive(workdir: Workdir, archive: Path) -> None:
+    assert cache_record(workdir.run("cache", "status", "a.zip"))["octets"] == 0
+    assert workdir.run("query", "a.zip", "--all").status == 0
+    record = cache_record(workdir.run("cache", "status", "a.zip"))
+    wanted = {"source": str(archive), "instances": 8, "hashed": 8, "same": 8, "changed": 0, "new": 0, "gone": 0}
+    assert record.items() >= wanted.items()
+    subprocess.run(["zip", "-q", "-d", archive, CASE], check=True)
+    with zipfile.ZipFile(archive, "a") as made:
+        made.writestr("new.txt", "new")
+    record = cache_record(workdir.run("cache", "status", "a.zip"))
+    assert record.items() >= {"same": 0, "changed": 7, "new": 1, "gone": 1}.items()
+
+
+def test_verify_names_the_member_that_rotted(workdir: Workdir, archive: Path) -> None:
+    assert workdir.run("query", "a.zip", "--all").status == 0
+    forge_member(archive, CASE)
+    assert cache_record(workdir.run("cache", "status", "a.zip"))["same"] == 8, "nothing says so"
+    done = workdir.run("cache", "verify", "a.zip")
+    (outcome,) = done.of_type("outcome")
+    assert done.status == 1 and outcome.items() >= {"outcome": "failed", "reason": "rotten", "path": CASE}.items(), done
+    assert len(workdir.run("cache", "verify", "a.zip", "--itemize").of_type("outcome")) == 8
+
+
+@pytest.mark.slow
+def test_sync_by_content_mends_the_member_that_rotted(workdir: Workdir, folder: Path) -> None:
+    archive = workdir.path / "b.zip"
+    stored = workdir.run("sync", "./archive", "b.zip", "--itemize").of_type("outcome")[3]
+    os.utime(archive, ns=(OLD_NS, OLD_NS))
+    assert workdir.run("query", "b.zip", "--all").status == 0
+    forge_member(archive, stored["path"])
+    assert workdir.run("sync", "./archive", "b.zip").of_type("outcome")[0]["outcome"] == "present", "nothing says so"
+    done = workdir.run("sync", "./archive", "b.zip", "--trust", "content", "--itemize")
+    mended = [each for each in done.of_type("outcome") if each["outcome"] == "stored" and each["level"] == "instance"]
+    assert done.status == 0 and [(each["reason"], each["path"]) for each in mended] == [("replaced", stored["path"])]
+    with zipfile.ZipFile(archive) as opened:
+        octets = opened.read(stored["path"])
+        assert opened.testzip() is None and octets in [file.read_bytes() for file in folder.rglob("*.dcm")]
+
+
+@pytest.mark.slow
+def test_sync_by_content_between_archives_finds_what_is_otherwise(
+    workdir: Workdir, folder: Path, archive: Path
+) -> None:
+    (folder / CASE).write_bytes((folder / CASE).read_bytes()[:-1] + b"\x01")
+    assert workdir.run("sync", "./archive", "b.zip").status == 0
+    assert workdir.run("sync", "b.zip", "a.zip").status == 0, "by UIDs they are the same"
+    done = workdir.run("sync", "b.zip", "a.zip", "--trust", "content", "--itemize")
+    assert done.status == 3 and [each["path"] for each in done.of_type("outcome") if each["outcome"] == "conflict" and
+                                 each["level"] == "instance"] == [CASE], done  # fmt: skip
+    assert workdir.run("diff", "b.zip", "a.zip", "--trust", "content").of_type("instance")[0]["change"] == "differs"
+
+
+def test_rebuild_and_prune_work_on_archives(workdir: Workdir, archive: Path) -> None:
+    assert cache_record(workdir.run("cache", "rebuild", "a.zip"))["instances"] == 8
+    subprocess.run(["zip", "-q", "-d", archive, CASE], check=True)
+    assert cache_record(workdir.run("cache", "prune", "a.zip"))["instances"] == 7
+    archive.write_bytes(b"no archive")
+    assert workdir.run("cache", "prune").status == 0
+    assert workdir.run("cache", "verify", "a.zip").status == 7
+    archive.unlink()
+    assert cache_record(workdir.run("cache", "prune"))["removed"] is True and caches(workdir) == []
+
+
+def test_nothing_is_remembered_of_nodes(workdir: Workdir) -> None:
+    done = workdir.run("cache", "status", "AET@localhost:104")
+    assert done.status == 2 and "no folder and no archive" in done.stderr, done

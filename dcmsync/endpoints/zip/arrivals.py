@@ -8,13 +8,13 @@ import errno
 import os
 import secrets
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from msgspec import Struct
 
 from dcmsync.contract import Arrival, Catalogue, Expected
 from dcmsync.errors import RemoteProtocolError, local_trouble
 from dcmsync.wire.arrived import flaw
+from dcmsync.wire.digests import Hasher
 from dcmsync.wire.part10 import file_meta
 from dcmsync.wire.source import Distant, Source, Values
 
@@ -24,16 +24,6 @@ MEMORY_OCTETS = 4 << 20  # an instance up to this size stays in memory; the land
 
 _NO_NAMELESS = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT, errno.ENOSYS})
 _CREATE = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-
-
-class Hasher(Protocol):
-    """What xxh3_128 gives."""
-
-    def update(self, data: memoryview | bytes | bytearray, /) -> None:
-        """Takes the next octets."""
-
-    def hexdigest(self) -> str:
-        """The digest of all octets so far."""
 
 
 class Job(Struct, frozen=True, kw_only=True):

@@ -34,6 +34,7 @@ from dcmsync.errors import LocalTrouble, is_of_the_machine, local_trouble
 from dcmsync.locator import names_for
 from dcmsync.wire import kept
 from dcmsync.wire.arrived import SERIES_INSTANCE_UID, SOP_CLASS_UID, STUDY_INSTANCE_UID
+from dcmsync.wire.digests import Digests
 
 MAX_UID_OCTETS = 64  # PS3.5 §9.1; longer ones from a peer are refused at the door
 CANNOT_UNDERSTAND = 0xC000  # PS3.4 Table B.2-1
@@ -74,7 +75,7 @@ class Packing:
             except FileNotFoundError:
                 settings.catalogue.forget([known for known, _ in settings.catalogue.stamps()])
             else:
-                take_stock_of(self._old, path, settings.catalogue, skipped=ignore)
+                take_stock_of(self._old, path, settings.catalogue, skipped=ignore, digests=_digests(settings))
         except FileNotFoundError:
             self.close()
             words = f"{path}: there is no folder to put the archive in"
@@ -222,6 +223,10 @@ class Packing:
         for octets in self._landed:
             holding = msgpack.decode(octets, type=Holding)
             yield structs.replace(holding, stamp=written.members[holding.path].stamp)
+
+
+def _digests(settings: Settings) -> Digests | None:
+    return None if settings.content is None else Digests(hasher=settings.hasher, content=settings.content)
 
 
 def _verdict(

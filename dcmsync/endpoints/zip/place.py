@@ -92,7 +92,9 @@ class ZipPlace:
         catalogue = self._setting.catalogue(self._path)
         reader = self._open()
         try:
-            self._refused = take_stock_of(reader, self.name, catalogue, skipped=self._setting.skipped)
+            self._refused = take_stock_of(
+                reader, self.name, catalogue, skipped=self._setting.skipped, digests=self._setting.digests
+            )
             self._stamp = reader.stamp
         except OSError as trouble:
             raise LocalTrouble(f"{self.name} cannot be read: {trouble.strerror}") from trouble

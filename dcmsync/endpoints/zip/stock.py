@@ -5,13 +5,14 @@ what it inflates anywhere but in memory, to enter an archive within the archive,
 
 Theory of operation. A member's stamp follows from the archive's, so an archive that is as it was costs the reading of
 its directory. Else every member is read: up to a limit inflated at once, beyond it twice, first to its end for the CRC,
-then as far as the walk looks. A member that is refused may be an instance: whoever asks is told that the list may lack
-something. One that is no whole data set is known for what it is, as in a folder.
+then as far as the walk looks; its digests are told of what is read anyway, where they are asked for. A member that is
+refused may be an instance: whoever asks is told that the list may lack something. One that is no whole data set is
+known for what it is, as in a folder.
 """
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from msgspec.structs import replace
 
@@ -21,6 +22,7 @@ from dcmsync.errors import LocalTrouble
 from dcmsync.wire import kept
 from dcmsync.wire.archive import LOCAL_MARK, Damaged
 from dcmsync.wire.arrived import IDENTITY, SERIES_INSTANCE_UID, SOP_CLASS_UID, SOP_INSTANCE_UID, STUDY_INSTANCE_UID
+from dcmsync.wire.digests import Digests, Hasher
 from dcmsync.wire.elements import Walk
 from dcmsync.wire.part10 import Head, text, walk_file
 from dcmsync.wire.source import Source
@@ -42,15 +44,18 @@ def ignore(path: str, why: str) -> None:
     """Does nothing about what is refused."""
 
 
-def take_stock(path: str, catalogue: Catalogue, *, skipped: Skip = ignore, anew: bool = False) -> int:
+def take_stock(
+    path: str, catalogue: Catalogue, *, skipped: Skip = ignore, anew: bool = False, digests: Digests | None = None
+) -> int:
     """Brings the catalogue of an archive up to date; gives how many members are refused, of which `skipped` hears.
 
     An archive that is not there holds nothing. With `anew` every member is read: one that was whole, and is not though
-    nothing else says so, has rotted. Raises LocalTrouble when it is no archive that can be read.
+    nothing else says so, has rotted. With `digests` those of what is read are remembered. Raises LocalTrouble when it
+    is no archive that can be read.
     """
     try:
         with Reader(path) as reader:
-            return take_stock_of(reader, path, catalogue, skipped=skipped, anew=anew)
+            return take_stock_of(reader, path, catalogue, skipped=skipped, anew=anew, digests=digests)
     except FileNotFoundError:
         catalogue.forget([known for known, _ in catalogue.stamps()])
         return 0
@@ -59,23 +64,44 @@ def take_stock(path: str, catalogue: Catalogue, *, skipped: Skip = ignore, anew:
 
 
 def take_stock_of(
-    reader: Reader, path: str, catalogue: Catalogue, *, skipped: Skip, anew: bool = False
+    reader: Reader,
+    path: str,
+    catalogue: Catalogue,
+    *,
+    skipped: Skip,
+    anew: bool = False,
+    digests: Digests | None = None,
 ) -> int:
     """The same of an archive that is open. Raises LocalTrouble, OSError."""
     for _ in range(_MAX_ROUNDS):
-        _bring_up_to_date(reader, path, catalogue, anew=anew)
+        _bring_up_to_date(reader, path, catalogue, digests, anew=anew)
         if not catalogue.has_lost:
             return _tell(catalogue, skipped)
     raise LocalTrouble(f"what {path} holds cannot be remembered, not even for this run")
 
 
-def _bring_up_to_date(reader: Reader, path: str, catalogue: Catalogue, *, anew: bool) -> None:
+def read_again(
+    reader: Reader, known: Holding, digests: Digests | None, overlapping: frozenset[str] = frozenset()
+) -> Holding | None:
+    """One member, with every octet of it read; None when it is gone. One that was whole, and is not though nothing else
+    says so, has rotted: its digests are then those that were known. Raises OSError.
+    """
+    member = reader.members.get(known.path)
+    return None if member is None else _examined(reader, member, known, digests, overlapping)
+
+
+def _bring_up_to_date(
+    reader: Reader, path: str, catalogue: Catalogue, digests: Digests | None, *, anew: bool
+) -> None:
     known = dict(catalogue.stamps())
     catalogue.forget([name for name in known if name not in reader.members])
     changed = [name for name, member in reader.members.items() if anew or known.get(name) != member.stamp]
     if not changed:
         return
-    catalogue.remember(_examined(reader, changed, catalogue))
+    overlapping = frozenset(reader.overlaps())
+    catalogue.remember(
+        _examined(reader, reader.members[name], catalogue.at(name), digests, overlapping) for name in changed
+    )
     if stamp_from(os.fstat(reader.descriptor)) != reader.stamp:
         catalogue.forget(changed)
         raise LocalTrouble(f"{path} changed while it was read", advice="Run the same command again")
@@ -91,16 +117,16 @@ def _tell(catalogue: Catalogue, skipped: Skip) -> int:
     return refused
 
 
-def _examined(reader: Reader, names: list[str], catalogue: Catalogue) -> Iterator[Holding]:
-    overlapping = reader.overlaps()
-    for name in names:
-        member = reader.members[name]
-        fault = member.fault or ("it shares octets with another member" if name in overlapping else "")
-        holding = _refused(member, fault) if fault else _examine(reader, member)
-        known = catalogue.at(name) if holding.state == REFUSED else None
-        if known is not None and known.stamp == holding.stamp and known.state in ("whole", "rotten"):
-            holding = replace(known, state="rotten", reason=holding.reason)
-        yield holding
+def _examined(
+    reader: Reader, member: Member, known: Holding | None, digests: Digests | None, overlapping: frozenset[str]
+) -> Holding:
+    """What one member is, held against what is `known` of it. Raises OSError."""
+    fault = member.fault or ("it shares octets with another member" if member.entry.path in overlapping else "")
+    holding = _refused(member, fault) if fault else _examine(reader, member, digests)
+    is_known = known is not None and known.stamp == holding.stamp and known.state in ("whole", "rotten")
+    if known is not None and is_known and holding.state == REFUSED:
+        return replace(known, state="rotten", reason=holding.reason)
+    return holding
 
 
 def _refused(member: Member, why: str) -> Holding:
@@ -108,27 +134,42 @@ def _refused(member: Member, why: str) -> Holding:
     return Holding(path=member.entry.path, stamp=member.stamp, state=REFUSED, reason=why)
 
 
-def _examine(reader: Reader, member: Member) -> Holding:
-    """What one member is. Raises OSError."""
+def _examine(reader: Reader, member: Member, digests: Digests | None) -> Holding:
+    """What one member is, by reading it. Raises OSError."""
     entry = member.entry
     try:
         begin = reader.data_offset(entry)
         stream = Unpacking(reader.source, entry, begin)
+        running = digests.hasher() if digests is not None else None
         source: Source
         if entry.size <= MEMORY_OCTETS:
             source = stream.read_all()
             start = source[:4]
+            if running is not None:
+                running.update(source)
         else:
-            start = stream.read()[:4]
-            while stream.read():
-                pass
+            start = _pass(stream, running)[:4]
             source = Unpacked(reader.source, entry, begin).distant()
         head, walk = walk_file(source, wanted=_WANTED)
+        content = ""
+        if digests is not None and walk.is_whole and start not in _NESTED:
+            content = digests.content(source, head.transfer_syntax_uid, head.data_set_offset)
     except Damaged as damage:
         return _refused(member, str(damage))
     if start in _NESTED:
         return Holding(path=entry.path, stamp=member.stamp, state="not dicom", reason=NESTED, read_ns=time.time_ns())
-    return _holding(member, head, walk)
+    holding = _holding(member, head, walk)
+    return holding if running is None else replace(holding, digest=running.hexdigest(), content=content)
+
+
+def _pass(stream: Unpacking, running: Hasher | None) -> bytes:
+    """Reads a member to its end: its first octets. Raises Damaged."""
+    first = piece = stream.read()
+    while piece:
+        if running is not None:
+            running.update(piece)
+        piece = stream.read()
+    return first
 
 
 def _holding(member: Member, head: Head, walk: Walk) -> Holding:

@@ -62,7 +62,8 @@ class Delivering:
             self._places.mailbox()  # before anything is sent: without it nobody could tell us
             target.prover = Notary(fleet, warn=asked.warn)
         elif verify != "none":
-            target.prover = Witness(asked, self._contents if verify == "content" else None)
+            counts = verify == "uids" and isinstance(self._places.parse(word), locator.Xnat)  # it names no instances
+            target.prover = Witness(asked, self._contents if verify == "content" else None, counts=counts)
         return target
 
     def _taker(self, word: str) -> Store:

@@ -7,7 +7,7 @@ mixture ever arrives. Refuses to frame them: a body is made of them where the pr
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
 from dcmsync.contract import Parcel, Stamp
 from dcmsync.errors import LocalTrouble
@@ -42,6 +42,15 @@ def octets_of(parcel: Parcel) -> Iterator[Piece]:
         if not piece or (at >= end and parcel.stamp is not None and not _is_as(parcel.descriptor, parcel.stamp)):
             raise LocalTrouble("a file changed while it was sent", advice="Run the same command again")
         yield piece
+
+
+def read_at_of(parcel: Parcel) -> Callable[[int, int], bytes]:
+    """Reads the data set: at most so many octets at an offset. What it gives raises OSError."""
+    memory = parcel.memory
+    if memory is not None:
+        return lambda offset, length: bytes(memory[offset : offset + length])
+    size, begin, descriptor = parcel.size, parcel.offset, parcel.descriptor
+    return lambda offset, length: os.pread(descriptor, max(min(length, size - offset), 0), begin + offset)
 
 
 async def joined(pieces: Iterable[Piece]) -> AsyncIterator[Piece]:

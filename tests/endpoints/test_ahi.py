@@ -11,14 +11,13 @@ from typing import Any
 import anyio
 import pytest
 
-from dcmsync.contract import Arrival, Ask, Attributes, Ending, Level, Sink, Want
+from dcmsync.contract import Ask, Attributes, Ending, Level, Want
 from dcmsync.endpoints.ahi import metadata, native, shelf
 from dcmsync.endpoints.ahi.criteria import criteria
 from dcmsync.endpoints.ahi.native import Native
 from dcmsync.endpoints.ahi.place import AhiPlace
 from dcmsync.endpoints.ahi.session import ImageSets, Session
 from dcmsync.errors import Disconnected, OutOfResources, Refused, Rejected, RemoteProtocolError
-from dcmsync.net import http
 from dcmsync.net.aws import SigV4
 from dcmsync.net.channel import Limits
 from dcmsync.net.http import Door
@@ -27,6 +26,7 @@ from dcmsync.wire.sigv4 import Credentials
 from tests import samples
 from tests.fakes import ahi
 from tests.fakes.ahi import DataStore
+from tests.fakes.keeper import Keeper
 from tests.fakes.web import Reply, Seen
 
 Deed = Callable[[Session], Awaitable[Any]]
@@ -48,40 +48,7 @@ def store(made: list[samples.Sample]) -> Iterator[DataStore]:
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Further tries come at once."""
-    monkeypatch.setattr(http, "FIRST_WAIT_S", 0.001)
-
-
-class Taker:
-    """A receiver that keeps what comes."""
-
-    def __init__(self) -> None:
-        self.whole: dict[str, bytes] = {}
-        self.dropped: list[str] = []
-
-    async def room(self) -> None:
-        await anyio.lowlevel.checkpoint()
-
-    def receive(self, arrival: Arrival) -> Sink | int:
-        return _Sink(self, arrival)
-
-
-class _Sink:
-    def __init__(self, taker: Taker, arrival: Arrival) -> None:
-        self.taker, self.arrival, self.octets = taker, arrival, bytearray(arrival.head)
-
-    def adopt(self) -> bool:
-        return False
-
-    def write(self, pieces: Sequence[memoryview]) -> None:
-        for piece in pieces:
-            self.octets += piece
-
-    def finish(self) -> int:
-        self.taker.whole[self.arrival.sop_instance_uid] = bytes(self.octets)
-        return 0
-
-    def discard(self, why: str) -> None:
-        self.taker.dropped.append(why)
+    monkeypatch.setattr("dcmsync.net.trials.FIRST_WAIT_S", 0.001)
 
 
 def place(
@@ -131,8 +98,8 @@ def wanting(made: Sequence[samples.Sample], **more: Any) -> Want:
     return Want(study_uid=first.study_uid, series_uid=first.series_uid, instances={**uids, **more})
 
 
-def fetching(want: Want, taker: Taker) -> Deed:
-    return lambda session: session.fetch(want, taker)
+def fetching(want: Want, keeper: Keeper) -> Deed:
+    return lambda session: session.fetch(want, keeper)
 
 
 def test_studies_are_what_image_sets_add_up_to(store: DataStore, made: list[samples.Sample]) -> None:
@@ -269,41 +236,41 @@ def test_metadata_is_forgotten_before_it_is_too_much(
 
 
 def test_instances_come_as_they_are_stored(store: DataStore, made: list[samples.Sample]) -> None:
-    taker = Taker()
-    assert talk(place(store), fetching(wanting(made), taker)) == Ending()
-    assert taker.whole == {sample.sop_uid: sample.path.read_bytes() for sample in made[:3]}
+    keeper = Keeper()
+    assert talk(place(store), fetching(wanting(made), keeper)) == Ending()
+    assert keeper.files == {sample.sop_uid: sample.path.read_bytes() for sample in made[:3]}
     assert store.calls == ["GetDICOMInstance"] * 3
 
 
 def test_a_series_whose_instances_are_not_known_is_fetched_too(store: DataStore, made: list[samples.Sample]) -> None:
-    taker = Taker()
+    keeper = Keeper()
     want = Want(study_uid=made[0].study_uid, series_uid=made[0].series_uid, instances={})
-    assert talk(place(store), fetching(want, taker)) == Ending()
-    assert set(taker.whole) == {sample.sop_uid for sample in made[:3]}
+    assert talk(place(store), fetching(want, keeper)) == Ending()
+    assert set(keeper.files) == {sample.sop_uid for sample in made[:3]}
 
 
 def test_several_instances_are_on_their_way_at_a_time(tmp_path: Path) -> None:
     made = samples.make_series(tmp_path, instances=20, rows=8, columns=8)
     with DataStore() as store:
         store.add(sample.path for sample in made)
-        taker = Taker()
-        assert talk(place(store), fetching(wanting(made), taker)) == Ending()
-        assert len(taker.whole) == 20
+        keeper = Keeper()
+        assert talk(place(store), fetching(wanting(made), keeper)) == Ending()
+        assert len(keeper.files) == 20
         assert len({seen.connection for seen in store.seen}) > 1
 
 
 def test_what_is_not_there_is_said_and_stops_nothing_else(store: DataStore, made: list[samples.Sample]) -> None:
-    taker = Taker()
-    ending = talk(place(store), fetching(wanting(made, **{"1.2.3": ""}), taker))
+    keeper = Keeper()
+    ending = talk(place(store), fetching(wanting(made, **{"1.2.3": ""}), keeper))
     assert ending.status == 404 and "404: ResourceNotFound: no such instance" in ending.why
-    assert len(taker.whole) == 3
+    assert len(keeper.files) == 3
 
 
 def test_what_cannot_be_had_as_it_is_stored_is_said(store: DataStore, made: list[samples.Sample]) -> None:
     store.before = lambda operation, seen: (
         ahi._error(406, "NotAcceptableException", "not available") if operation == "GetDICOMInstance" else None
     )
-    ending = talk(place(store), fetching(wanting(made), Taker()))
+    ending = talk(place(store), fetching(wanting(made), Keeper()))
     assert ending.status == 406 and "406: NotAcceptable: not available (and 2 more)" in ending.why
 
 
@@ -313,10 +280,10 @@ def test_a_body_that_is_cut_is_no_instance(store: DataStore, made: list[samples.
         return Reply(body=whole, cut=len(whole) - 10) if operation == "GetDICOMInstance" else None
 
     store.before = cut
-    taker = Taker()
+    keeper = Keeper()
     with pytest.raises(Disconnected):
-        talk(place(store), fetching(wanting(made[:1]), taker))
-    assert not taker.whole and taker.dropped
+        talk(place(store), fetching(wanting(made[:1]), keeper))
+    assert not keeper.files and keeper.discarded
 
 
 def test_an_answer_that_does_not_say_where_it_ends_is_not_believed(
@@ -325,10 +292,10 @@ def test_an_answer_that_does_not_say_where_it_ends_is_not_believed(
     store.before = lambda operation, seen: (
         Reply(body=made[0].path.read_bytes(), framing="close") if operation == "GetDICOMInstance" else None
     )
-    taker = Taker()
+    keeper = Keeper()
     with pytest.raises(RemoteProtocolError, match="where it ends"):
-        talk(place(store), fetching(wanting(made[:1]), taker))
-    assert not taker.whole
+        talk(place(store), fetching(wanting(made[:1]), keeper))
+    assert not keeper.files
 
 
 def test_what_is_no_dicom_file_is_named(store: DataStore, made: list[samples.Sample]) -> None:
@@ -336,7 +303,7 @@ def test_what_is_no_dicom_file_is_named(store: DataStore, made: list[samples.Sam
         Reply(body=b"<html>Sign in</html>", headers={"Content-Type": "text/html"})
         if operation == "GetDICOMInstance" else None
     )  # fmt: skip
-    ending = talk(place(store), fetching(wanting(made[:1]), Taker()))
+    ending = talk(place(store), fetching(wanting(made[:1]), Keeper()))
     assert "an HTML page" in ending.why and ending.status
 
 
@@ -358,9 +325,9 @@ def test_instances_of_image_sets_apart_are_fetched_from_there(
 ) -> None:
     other = samples.make_series(tmp_path, seed=9, instances=2, rows=8, columns=8)
     (apart,) = store.add([sample.path for sample in other], primary=False)
-    taker = Taker()
-    assert talk(place(store, image_sets="all"), fetching(wanting(other), taker)) == Ending()
-    assert taker.whole == {sample.sop_uid: sample.path.read_bytes() for sample in other}
+    keeper = Keeper()
+    assert talk(place(store, image_sets="all"), fetching(wanting(other), keeper)) == Ending()
+    assert keeper.files == {sample.sop_uid: sample.path.read_bytes() for sample in other}
     assert all(f"imageSetId={apart.id}" in seen.target for seen in store.seen if seen.method == "GET")
 
 
@@ -375,9 +342,9 @@ def test_of_an_instance_in_several_image_sets_the_primary_one_is_given(
     uids = {"StudyInstanceUID": made[0].study_uid, "SeriesInstanceUID": made[0].series_uid}
     assert [each["PatientID"] for each in found(at, Level.INSTANCE, ("PatientID",), **uids)] == ["S1P0001"] * 3
     assert "instances are in several image sets" in warned[0]
-    taker = Taker()
-    talk(at, fetching(wanting(made), taker))
-    assert taker.whole[made[0].sop_uid] == octets
+    keeper = Keeper()
+    talk(at, fetching(wanting(made), keeper))
+    assert keeper.files[made[0].sop_uid] == octets
 
 
 def test_pages_that_repeat_end_the_search_as_incomplete(store: DataStore) -> None:
@@ -499,7 +466,7 @@ def test_a_throttled_call_is_made_again_and_signed_anew(
     async def deed(session: Session) -> None:
         ask = Ask(level=Level.SERIES, keys={"StudyInstanceUID": made[0].study_uid})
         assert len([each async for each in session.find(ask)]) == 3
-        assert await session.fetch(wanting(made), Taker()) == Ending()
+        assert await session.fetch(wanting(made), Keeper()) == Ending()
 
     known = Credentials(access_key_id=ahi.KEY, secret_access_key=ahi.SECRET)
     at = place(store)

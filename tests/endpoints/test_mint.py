@@ -12,7 +12,7 @@ from dcmsync.contract import Ask, Ending, Level, Want
 from dcmsync.endpoints.mint.place import MintPlace
 from dcmsync.endpoints.mint.results import Results
 from dcmsync.errors import Disconnected, PeerError, Refused, Rejected, RemoteProtocolError
-from dcmsync.net import http, login
+from dcmsync.net import login
 from dcmsync.net.channel import Limits
 from dcmsync.net.http import Door
 from dcmsync.plan.levels import Query
@@ -28,7 +28,7 @@ HEAD = b'<studySearchResults xmlns="http://medical.nema.org/mint">'
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "FIRST_WAIT_S", 0.0)
+    monkeypatch.setattr("dcmsync.net.trials.FIRST_WAIT_S", 0.0)
 
 
 @pytest.fixture

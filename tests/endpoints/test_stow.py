@@ -24,7 +24,7 @@ LIMITS = Limits(timeout_s=5)
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dcmsync.net.http._wait_s", lambda tries: 0.0)
+    monkeypatch.setattr("dcmsync.net.trials.FIRST_WAIT_S", 0.0)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ from dcmsync.contract import Ask, Ending, Level, Want
 from dcmsync.endpoints.wado.place import WadoPlace
 from dcmsync.endpoints.wado.session import GETS
 from dcmsync.errors import Disconnected, LocalTrouble, PeerError, Refused, Rejected, RemoteProtocolError
-from dcmsync.net import http
 from dcmsync.net.channel import Limits
 from dcmsync.net.http import Door
 from tests import peers, samples
@@ -32,7 +31,7 @@ def series(tmp_path: Path) -> list[Sample]:
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http, "FIRST_WAIT_S", 0.0)
+    monkeypatch.setattr("dcmsync.net.trials.FIRST_WAIT_S", 0.0)
 
 
 def want_of(series: list[Sample]) -> Want:

@@ -9,17 +9,18 @@ COMMAND = Command(
     name="dump",
     summary="show what is in files: DICOM JSON in a pipe, lines on a terminal",
     description=(
-        "Writes the headers of DICOM files: of each PATH, of all files below a PATH that is a folder, or of the files "
-        "that the records on standard input name. JSON is the DICOM JSON Model (PS3.18 Annex F), one object a line for "
-        "each file, in UTF-8, without group 0002 and group lengths. Text has the columns of dcmdump, and group "
-        "0002.\n\n"
+        "Writes the headers of DICOM files: of each PATH, of all files below a PATH that is a folder or a zip archive, "
+        "or of the files that the records on standard input name. JSON is the DICOM JSON Model (PS3.18 Annex F), one "
+        "object a line for each file, in UTF-8, without group 0002 and group lengths. Text has the columns of dcmdump, "
+        "and group 0002.\n\n"
         "ELEMENTS are chosen, at every depth, by keyword (PatientName), tag (00100010, 0010,0010 or (0010,0010)), "
         "group (0010), keyword pattern (Patient*) or private; x stands for any digit of a tag or group (60xx). A "
         "wanted sequence comes with all that is in it; any other is there for what is wanted within. --exclude wins "
         "over --include.\n\n"
         "Bulk data are OB, OD, OF, OL, OV, OW and UN of more than 256 octets, and encapsulated pixel data. When cut, "
         "text shows how they begin, and JSON says where they are, as BulkDataURI: file:///PATH?offset=N&length=N; of a "
-        "deflated data set inflated-offset. With none, all elements of these VRs are left out.\n\n"
+        "deflated data set inflated-offset, of a member of an archive with member=NAME before. With none, all elements "
+        "of these VRs are left out.\n\n"
         "A file that ends early or breaks the rules is shown as far as it can be read and named on standard error, one "
         "that is no DICOM is only named; then the exit status is 3.\n\n"
         "--diff compares two files element by element, and into sequences: lines of A with -, of B with +; in JSON "
@@ -28,7 +29,7 @@ COMMAND = Command(
     ),
     options=(
         Option(flags=("path",), metavar="PATH", nargs="*", completion="file",
-               help="files and folders; - or none: those that the records on stdin name"),
+               help="files, folders and archives; - or none: those that the records on stdin name"),
         Option(flags=("--include",), metavar="ELEMENTS", repeat=True, completion="keyword",
                help="show only these, with commas between them"),
         Option(flags=("--exclude",), metavar="ELEMENTS", repeat=True, completion="keyword", help="show none of these"),

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from dcmsync.commands.files import opened
+from dcmsync.commands.files import File, Member, opened
 from dcmsync.commands.options import Streams
 from dcmsync.errors import ExitStatus
 from dcmsync.plan.selection import Selection
@@ -37,12 +37,13 @@ class Dumping:
         self._streams.say(f"{listing.safe(path)}: {why}")
         self.status = max(self.status, ExitStatus.FAILED)
 
-    def file(self, path: str) -> None:
+    def file(self, file: File) -> None:
         """Dumps one file, as far as it can be read."""
+        path = str(file)
         try:
-            with opened(path) as source:
+            with opened(file) as source:
                 contents = Contents(source)
-                trouble = self._text(path, contents) if self._is_text else self._json(path, contents)
+                trouble = self._text(path, contents) if self._is_text else self._json(file, contents)
         except OSError as error:
             if isinstance(error, BrokenPipeError):
                 raise
@@ -52,18 +53,18 @@ class Dumping:
         if trouble:
             self.complain(path, trouble)
 
-    def _json(self, path: str, contents: Contents) -> str:
+    def _json(self, file: File, contents: Contents) -> str:
         """Writes the object of a file. Gives what is wrong with the file."""
         for _ in contents.meta():
             pass  # not in the model, but it may be where the file breaks off
         events = _chosen(contents.data_set(), self._selection, with_empty_items=True)
-        parts, limit = dicomjson.fold(events, self._bulk, _locator(path, contents))
+        parts, limit = dicomjson.fold(events, self._bulk, _locator(file, contents))
         if contents.state == "not dicom":
             return _trouble(contents)
         put = self._streams.stdout.write
         if self._with_path and isinstance(parts[0], bytes):
             rest = parts[0][1:]
-            parts[0] = b'{"path":' + _text_json(path) + (b"" if rest == b"}" else b",") + rest
+            parts[0] = b'{"path":' + _text_json(str(file)) + (b"" if rest == b"}" else b",") + rest
         dicomjson.write(parts, contents.chunks, put)
         put(b"\n")
         return limit or _trouble(contents)
@@ -159,11 +160,12 @@ def _trouble(contents: Contents) -> str:
     return f"not whole: {contents.reason} (at octet {contents.offset})"
 
 
-def _locator(path: str, contents: Contents) -> dicomjson.Locate:
+def _locator(file: File, contents: Contents) -> dicomjson.Locate:
     """How to say where a value is in the file."""
-    place = "file://" + quote(os.fsencode(os.path.abspath(path)))
     word = "inflated-offset" if contents.is_deflated else "offset"
-    return lambda start, length: f"{place}?{word}={start}&length={length}"
+    path, member = (file.path, f"member={quote(os.fsencode(file.name))}&") if isinstance(file, Member) else (file, "")
+    place = f"file://{quote(os.fsencode(os.path.abspath(path)))}?{member}"
+    return lambda start, length: f"{place}{word}={start}&length={length}"
 
 
 def _text_json(text: str) -> bytes:

@@ -5,6 +5,7 @@ import json
 import os
 import struct
 import subprocess
+import zipfile
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
@@ -135,6 +136,54 @@ def test_a_record_leads_nowhere_else(samples: list[Sample], tmp_path: Path, path
 def test_a_record_without_a_file_is_named(samples: list[Sample]) -> None:
     _, said, status = run(stdin=record(samples[0], source="./files"))
     assert said == ["line 1: the record names no file; ask for instances of a folder"] and status is ExitStatus.FAILED
+
+
+@pytest.fixture
+def archive(samples: list[Sample], tmp_path: Path) -> Path:
+    """What was made, deflated; and a member that is no DICOM."""
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
+        for number, sample in enumerate(samples):
+            made.write(sample.path, f"P 1/{number}.dcm")
+        made.writestr("notes.txt", "hello")
+    return path
+
+
+def test_the_members_of_an_archive_are_dumped(samples: list[Sample], archive: Path) -> None:
+    text, said, status = run(archive, "--with-path")
+    assert [each["00080018"]["Value"] for each in objects(text)] == [[sample.sop_uid] for sample in samples]
+    assert [each["path"] for each in objects(text)] == [f"{archive}/P 1/{number}.dcm" for number in range(3)]
+    assert (said, status) == ([f"{archive}/notes.txt: no DICOM: no prefix DICM, no element at the start"], 3)
+    uri = urlsplit(str(objects(text)[1]["7FE00010"]["BulkDataURI"]))
+    asked = {word: values[0] for word, values in parse_qs(uri.query).items()}
+    with zipfile.ZipFile(unquote(uri.path)) as opened:
+        octets = opened.read(asked["member"])
+    assert octets[int(asked["offset"]) :][: int(asked["length"])] == samples[1].path.read_bytes()[-8192:]
+
+
+def test_records_name_members(samples: list[Sample], archive: Path, tmp_path: Path) -> None:
+    other = archive.with_name("b.zip")
+    other.write_bytes(archive.read_bytes())
+    lines = [(samples[2], archive, "P 1/2.dcm"), (samples[0], other, "P 1/0.dcm"), (samples[1], archive, "none")]
+    text, said, status = run(stdin=b"".join(record(one, source=str(place), path=path) for one, place, path in lines))
+    assert [each["00080018"]["Value"] for each in objects(text)] == [[samples[2].sop_uid], [samples[0].sop_uid]]
+    assert (said, status) == ([f"{archive}/none: the archive has no such member"], ExitStatus.FAILED)
+    opened = {os.readlink(f"/proc/self/fd/{each}") for each in os.listdir("/proc/self/fd") if
+              os.path.exists(f"/proc/self/fd/{each}")}  # fmt: skip
+    assert not opened & {str(archive), str(other)}
+
+
+def test_an_archive_or_member_that_is_damaged_is_named(archive: Path) -> None:
+    with zipfile.ZipFile(archive) as opened:
+        at = opened.getinfo("P 1/1.dcm").header_offset + 100
+    octets = bytearray(archive.read_bytes())
+    octets[at] ^= 0xFF
+    archive.write_bytes(octets)
+    text, said, status = run(archive)
+    assert len(objects(text)) == 2 and status is ExitStatus.FAILED
+    assert [line.partition(": ")[0] for line in said] == [f"{archive}/P 1/1.dcm", f"{archive}/notes.txt"]
+    archive.write_bytes(b"no archive")
+    assert run(archive)[2] is ExitStatus.FAILED
 
 
 def test_a_place_that_is_no_folder_ends_the_run(samples: list[Sample]) -> None:

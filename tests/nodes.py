@@ -75,8 +75,12 @@ class Serving:
     def wait(self) -> int:
         """The exit status, once it has ended."""
         status = self.process.wait(DEADLINE_S)
-        self._reader.join(DEADLINE_S)
+        self.join()
         return status
+
+    def join(self) -> None:
+        """Waits until all that the process wrote has been read."""
+        self._reader.join(DEADLINE_S)
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -99,11 +103,15 @@ def serving(folder: Path, *options: str) -> Iterator[Serving]:
             env={**{k: v for k, v in os.environ.items() if not k.startswith("DCMSYNC_")}, "PYTHONPATH": str(_ROOT)},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr,
         )  # fmt: skip
+    node: Serving | None = None
     try:
-        yield Serving(process, folder)
+        node = Serving(process, folder)
+        yield node
     finally:
         process.kill()
         process.wait()
+        if node is not None:
+            node.join()
         assert process.stdout is not None
         process.stdout.close()
 

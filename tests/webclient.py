@@ -68,7 +68,9 @@ def ask(
     try:
         connection.request(method, path, body=body, headers={**({"Accept": accept} if accept else {}), **headers})
         answer = connection.getresponse()
-        names = {name.lower(): value for name, value in answer.getheaders()}
+        names: dict[str, str] = {}
+        for name, value in answer.getheaders():
+            names[name.lower()] = ", ".join(filter(None, (names.get(name.lower()), value)))
         return Reply(answer.status, names, answer.read())
     finally:
         if isinstance(url, str):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
 from urllib.parse import quote
 
 from aiohttp import hdrs, web
@@ -76,8 +77,7 @@ class Asked(Struct, frozen=True, kw_only=True):
         """The absolute URL of a study, a series or an instance, as the client calls us."""
         path = "".join(f"/{segment}/{quote(uid)}" for segment, uid in zip(_SEGMENTS.values(), uids, strict=False))
         scheme = "https" if self.request.secure else "http"
-        host = self.request.headers.get(hdrs.HOST, "")
-        return f"{scheme}://{host if _HOST.fullmatch(host) else self.house.authority}{path}"
+        return f"{scheme}://{self._authority()}{path}"
 
     def outbox(
         self, *, media_type: str, length: int | None = None, status: int = 200, warnings: Sequence[str] = ()
@@ -87,6 +87,29 @@ class Asked(Struct, frozen=True, kw_only=True):
             self.request, self.guard, timeout_s=self.house.timeout_s, media_type=media_type, length=length,
             status=status, warnings=warnings,
         )  # fmt: skip
+
+
+    def _authority(self) -> str:
+        """The host and port of Host, where it is fit to be repeated.
+
+        dicomweb-client 0.60 leaves our port out of it. A name without one may be that of a proxy, an address is not.
+        """
+        host, own = self.request.headers.get(hdrs.HOST, ""), self.house.authority
+        if not _HOST.fullmatch(host):
+            return own
+        is_bare = host.endswith("]") or ":" not in host
+        return host + own[own.rindex(":") :] if is_bare and is_own(host) else host
+
+
+def is_own(host: str) -> bool:
+    """Whether a Host names an address, or this machine."""
+    name = host.rpartition("]")[0].removeprefix("[") if host.startswith("[") else host.partition(":")[0]
+    if name.lower() == "localhost":
+        return True
+    try:
+        return bool(ip_address(name))
+    except ValueError:
+        return False
 
 
 def uids_of(thing: Thing) -> tuple[str, ...]:

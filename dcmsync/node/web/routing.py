@@ -9,14 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
-from ipaddress import ip_address
 
 from aiohttp import hdrs, web
 
 from dcmsync.net.patience import Guard
 from dcmsync.node.index import Depth
 from dcmsync.node.web import answering, asking, bulk, describing, retrieving, searching, storing
-from dcmsync.node.web.asked import Asked, House, Tally
+from dcmsync.node.web.asked import Asked, House, Tally, is_own
 from dcmsync.node.web.refusing import Refusal
 
 Answer = Callable[[Asked], Awaitable[web.StreamResponse]]
@@ -93,15 +92,6 @@ def _check_host(request: web.BaseRequest, *, is_loopback: bool) -> None:
     hosts = request.headers.getall(hdrs.HOST, [])
     if len(hosts) != 1 and (hosts or request.version >= (1, 1)):
         raise Refusal(400, "one Host is needed (RFC 9112 §3.2)")
-    if is_loopback and hosts and not _is_own(hosts[0]):
+    if is_loopback and hosts and not is_own(hosts[0]):
         raise Refusal(421, "this port is for this machine alone: call it localhost, or by its address")
 
-
-def _is_own(host: str) -> bool:
-    name = host.rpartition("]")[0].removeprefix("[") if host.startswith("[") else host.partition(":")[0]
-    if name.lower() == "localhost":
-        return True
-    try:
-        return bool(ip_address(name))
-    except ValueError:
-        return False

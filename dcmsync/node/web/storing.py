@@ -11,7 +11,7 @@ complete, since a delimiter followed it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from aiohttp import HttpVersion11, hdrs, web
 from msgspec import Struct
@@ -26,7 +26,7 @@ from dcmsync.node.web.accepting import DICOM, JSON, takes_json
 from dcmsync.node.web.asked import Asked
 from dcmsync.node.web.refusing import Refusal, not_acceptable
 from dcmsync.wire.dimse import status
-from dcmsync.wire.multipart import Begun, Content, Ended, Reader, boundary_of, parameters
+from dcmsync.wire.multipart import Begun, Content, Ended, Event, Reader, boundary_of, parameters
 
 MAX_PARTS = 100_000
 _UNSETTLED = 256  # parts whose verdict is not awaited yet
@@ -89,15 +89,9 @@ async def _read(asked: Asked, reader: Reader, store: _Store) -> Refusal | None:
             octets = await content.readany()
             asked.guard.pause()
             asked.guard.octets += len(octets)
-            for event in reader.feed(octets):
-                if isinstance(event, Begun):
-                    store.begin(event)
-                elif isinstance(event, Content):
-                    store.take(event.data)
-                elif isinstance(event, Ended):
-                    store.end()
+            store.hear(reader.feed(octets))
             await store.settle(_UNSETTLED)
-        reader.end()
+        store.hear(reader.end())
     except RemoteProtocolError as error:
         return Refusal(400, error.message)
     except Refusal as refusal:
@@ -129,34 +123,15 @@ class _Store:
         """Returns when more may come."""
         await self._archive.room()
 
-    def begin(self, event: Begun) -> None:
-        """A part begins. Raises Refusal when there are too many."""
-        self._parts += 1
-        if self._parts > MAX_PARTS:
-            raise Refusal(413, f"more than {MAX_PARTS:,} parts: send fewer at a time")
-        self._arrival = None
-        self._intake = Intake(self, max_octets=self._most) if event.media_type in (DICOM, "") else None
-
-    def take(self, octets: memoryview) -> None:
-        """Octets of the part. Raises Refusal when they are too many."""
-        if self._intake is not None:
-            try:
-                self._intake.write(octets)
-            except RemoteProtocolError:
-                self.end()
-                raise Refusal(413, f"a part of more than {self._most:,} octets") from None
-
-    def end(self) -> None:
-        """The part is complete, as far as it came."""
-        intake, self._intake = self._intake, None
-        taken = Taken(why="of another media type") if intake is None else intake.end()
-        arrival = self._arrival
-        if arrival is not None and not taken.why and taken.status == status.SUCCESS:
-            self._waiting.append(arrival)
-            return
-        sop_class_uid = "" if arrival is None else arrival.sop_class_uid
-        code = taken.status or status.CANNOT_UNDERSTAND
-        self.outcomes.append(Outcome(sop_class_uid, taken.sop_instance_uid, code))
+    def hear(self, events: Sequence[Event]) -> None:
+        """Takes what came. Raises Refusal when that is too much."""
+        for event in events:
+            if isinstance(event, Begun):
+                self._begin(event)
+            elif isinstance(event, Content):
+                self._take(event.data)
+            elif isinstance(event, Ended):
+                self._end()
 
     async def settle(self, most: int) -> None:
         """Awaits verdicts, until no more than `most` are due, and room for what comes next."""
@@ -173,6 +148,36 @@ class _Store:
             self._intake.drop("the request ended within it")
         for arrival in self._waiting:
             self._archive.forget(arrival)
+
+    def _begin(self, event: Begun) -> None:
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            raise Refusal(413, f"more than {MAX_PARTS:,} parts: send fewer at a time")
+        self._arrival = None
+        self._intake = Intake(self, max_octets=self._most) if event.media_type in (DICOM, "") else None
+
+    def _take(self, octets: memoryview) -> None:
+        if self._intake is not None:
+            try:
+                self._intake.write(octets)
+            except RemoteProtocolError:
+                self._intake = None  # it has let go of everything
+                self.outcomes.append(_failure(self._arrival, status.OUT_OF_RESOURCES))
+                raise Refusal(413, f"a part of more than {self._most:,} octets") from None
+
+    def _end(self) -> None:
+        """The part is complete, as far as it came."""
+        intake, self._intake = self._intake, None
+        taken = Taken(why="of another media type") if intake is None else intake.end()
+        arrival = self._arrival
+        if arrival is not None and not taken.why and taken.status == status.SUCCESS:
+            self._waiting.append(arrival)
+            return
+        self.outcomes.append(_failure(arrival, taken.status or status.CANNOT_UNDERSTAND))
+
+
+def _failure(arrival: Arrival | None, code: int) -> Outcome:
+    return Outcome("", "", code) if arrival is None else Outcome(arrival.sop_class_uid, arrival.sop_instance_uid, code)
 
 
 def _answer(asked: Asked, outcomes: list[Outcome], trouble: Refusal | None) -> web.Response:

@@ -26,8 +26,9 @@ def test_one_value_is_read_as_it_was(keyword: str, value: object) -> None:
 
 @pytest.mark.parametrize(
     ("keyword", "values"),
-    [("ImageType", ["ORIGINAL", "", "AXIAL"]), ("ModalitiesInStudy", ["CT", "SR"]), ("OtherPatientNames", ["A^B", "C"])],
-)
+    [("ImageType", ["ORIGINAL", "", "AXIAL"]), ("ModalitiesInStudy", ["CT", "SR"]),
+     ("OtherPatientNames", ["A^B", "C"])],
+)  # fmt: skip
 def test_more_values_are_read_as_they_were(keyword: str, values: list[str]) -> None:
     assert [item or "" for item in read(keyword, values)] == values  # type: ignore[attr-defined]
 
@@ -37,7 +38,9 @@ def test_no_value_is_an_empty_attribute(value: object) -> None:
     assert model.attribute("PatientID", value) == {"vr": "LO"}
 
 
-@pytest.mark.parametrize(("value", "written"), [(float("nan"), "NaN"), (float("-inf"), "-Infinity"), (2**60, str(2**60))])
+@pytest.mark.parametrize(
+    ("value", "written"), [(float("nan"), "NaN"), (float("-inf"), "-Infinity"), (2**60, str(2**60))]
+)
 def test_what_json_has_no_number_for_is_text(value: float, written: str) -> None:
     octets = msgspec.json.encode(model.attribute("SliceLocation", value))
     assert json.loads(octets) == {"vr": "DS", "Value": [written]}

@@ -10,7 +10,8 @@
     └── PeerError                    4  something about the other side
         ├── Unreachable              5  no connection, or no such host
         ├── Rejected                 5  A-ASSOCIATE-RJ, or no context accepted
-        │   └── Insecure             5  no TLS as it is asked for, or a certificate that is not accepted
+        │   ├── Insecure             5  no TLS as it is asked for, or a certificate that is not accepted
+        │   └── Unasked              5  a place of a kind that gives, but cannot be asked what it has
         ├── Stalled                  4  a deadline passed
         ├── Disconnected             4  A-ABORT, or the socket closed too early
         ├── RemoteProtocolError      4  the peer broke the standard
@@ -153,6 +154,10 @@ class Insecure(Rejected):
     """TLS could not be agreed on as it is asked for, or a certificate is not accepted."""
 
     reason = "tls"
+
+
+class Unasked(Rejected):
+    """A place of a kind that gives, but cannot be asked what it has."""
 
 
 class Stalled(PeerError):

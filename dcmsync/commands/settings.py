@@ -191,6 +191,7 @@ def _judge(table: Struct, above: toml.Path, places: Places) -> None:
     if isinstance(table, config.Endpoint):
         where = locator.parse(table.locator)
         access(where, table, name=str(above[1]), environ=environ, warn=hush)
+        places.giver(str(above[1]))
         for keyword in quirks.read(table).ignores_keys:
             dataset.tag_of(keyword)
         if table.charset is not None:

@@ -15,7 +15,7 @@ import anyio
 from msgspec.structs import replace
 
 from dcmsync.contract import Arrival, Ask, Ending, Expected, JobT, Landed, Level, Session, Sink, Want
-from dcmsync.errors import DcmsyncError, DestinationLost, LocalTrouble, PeerError, Stalled, Unreachable
+from dcmsync.errors import DcmsyncError, DestinationLost, LocalTrouble, PeerError, Stalled, Unasked, Unreachable
 from dcmsync.plan.batch import batches
 from dcmsync.quirks import quirks_of
 from dcmsync.transfer import retry
@@ -116,13 +116,19 @@ async def learn_classes(consignment: Consignment, session: Session) -> None:
 
 
 async def ask_classes(consignment: Consignment, session: Session, uid: str) -> dict[str, str]:
-    """SOP Instance UID -> SOP Class UID, of one instance, or of the whole series for "". Raises PeerError."""
+    """SOP Instance UID -> SOP Class UID, of one instance, or of the whole series for "". Raises PeerError.
+
+    A place that cannot be asked tells none, and needs none.
+    """
     above = {"StudyInstanceUID": consignment.study_uid, "SeriesInstanceUID": consignment.series_uid}
     ask = Ask(level=Level.INSTANCE, keys={**above, "SOPInstanceUID": uid}, wanted=("SOPClassUID",))
-    found = {}
-    async for answer in session.find(ask):
-        if not isinstance(answer, Ending) and answer.get("SOPClassUID"):
-            found[str(answer.get("SOPInstanceUID", uid))] = str(answer["SOPClassUID"])
+    found: dict[str, str] = {}
+    try:
+        async for answer in session.find(ask):
+            if not isinstance(answer, Ending) and answer.get("SOPClassUID"):
+                found[str(answer.get("SOPInstanceUID", uid))] = str(answer["SOPClassUID"])
+    except Unasked:
+        return {}
     return found
 
 

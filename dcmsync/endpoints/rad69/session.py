@@ -20,7 +20,7 @@ from uuid import uuid4
 from dcmsync.contract import Ask, Attributes, Ending, Receiver, Want
 from dcmsync.endpoints.rad69.envelope import Repository, envelope, mtom, plain
 from dcmsync.endpoints.rad69.reply import BUSY, Fault, Reply
-from dcmsync.errors import Disconnected, OutOfResources, Refused, Rejected, RemoteProtocolError
+from dcmsync.errors import Disconnected, OutOfResources, Refused, Rejected, RemoteProtocolError, Unasked
 from dcmsync.net.http import Answer, Door, Octets
 from dcmsync.net.instances import Intake, Taken
 from dcmsync.wire import multipart
@@ -77,8 +77,8 @@ class Session:
         self._name = service.door.name
 
     def find(self, ask: Ask) -> AsyncGenerator[Attributes | Ending, None]:
-        """Raises Rejected."""
-        raise Rejected(
+        """Raises Unasked."""
+        raise Unasked(
             f"{self._name}: RAD-69 gives instances, but cannot be asked what there is",
             advice='Set retrieve = "NAME" with its name at a place that can be asked: MINT, DICOMweb or a DIMSE node',
         )

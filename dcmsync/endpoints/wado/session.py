@@ -16,7 +16,16 @@ from contextlib import aclosing
 import anyio
 
 from dcmsync.contract import Ask, Attributes, Ending, Receiver, Want
-from dcmsync.errors import DcmsyncError, Disconnected, OutOfResources, PeerError, Refused, Rejected, RemoteProtocolError
+from dcmsync.errors import (
+    DcmsyncError,
+    Disconnected,
+    OutOfResources,
+    PeerError,
+    Refused,
+    Rejected,
+    RemoteProtocolError,
+    Unasked,
+)
 from dcmsync.net.http import Door, Query
 from dcmsync.net.instances import is_framed, take_in
 
@@ -43,8 +52,8 @@ class Session:
         self._name = service.door.name
 
     def find(self, ask: Ask) -> AsyncGenerator[Attributes | Ending, None]:
-        """Raises Rejected."""
-        raise Rejected(
+        """Raises Unasked."""
+        raise Unasked(
             f"{self._name}: WADO-URI gives instances, but cannot be asked what there is",
             advice='Set retrieve = "NAME" with its name at a place that can be asked: a DIMSE node, DICOMweb or MINT',
         )

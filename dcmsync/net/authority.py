@@ -140,7 +140,7 @@ def _granted(name: str, status: int, octets: bytes) -> Token:
     """The token that an answer grants (RFC 6749 §5). Raises Rejected, RemoteProtocolError; neither repeats a secret."""
     try:
         said = json.loads(octets)
-    except ValueError:
+    except (ValueError, RecursionError):
         said = None
     if not isinstance(said, dict):
         said = {}

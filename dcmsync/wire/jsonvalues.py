@@ -28,7 +28,7 @@ def objects(octets: bytes) -> list[dict[str, object]]:
     """The objects of an answer. Raises RemoteProtocolError when it is no array of objects."""
     try:
         return _decode(octets)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # octets that are no UTF-8 are a ValueError too
         raise RemoteProtocolError("sent what is no DICOM JSON") from error
 
 

@@ -159,6 +159,28 @@ def test_a_token_is_shown_to_dicomweb_and_a_signature_to_the_rest(workdir: Workd
         assert done.status == 5 and "Invalid or Expired Token" in done.records[0]["message"], done
 
 
+@pytest.mark.parametrize("lines", [("aws_profile = \"imaging\"",), ()])
+def test_its_dicomweb_is_a_place_too_signed_or_with_a_token(
+    workdir: Workdir, made: list[samples.Sample], lines: tuple[str, ...]
+) -> None:
+    (workdir.path / ".aws").mkdir()
+    (workdir.path / ".aws" / "credentials").write_text(
+        f"[imaging]\naws_access_key_id = {ahi.KEY}\naws_secret_access_key = {ahi.SECRET}\nregion = {ahi.REGION}\n"
+    )
+    (workdir.path / "token").write_text(ahi.BEARER)
+    (workdir.path / "token").chmod(0o600)
+    with DataStore(bearer=not lines) as store:
+        store.add(sample.path for sample in made)
+        lines = lines or (f'token_file = "{workdir.path / "token"}"',)
+        configure(workdir, store, *lines, locator=f"{store.url}/datastore/{ahi.STORE_ID}")
+        done = workdir.run("query", "store", "PatientName=Canary*", "PatientID=S1P0001")
+        assert done.status == 0 and len(done.of_type("study")) == 1, done
+        if "aws_profile" in lines[0]:  # that it gives no series as a whole is known by that, or by the host of AWS
+            done = workdir.run("sync", "store", "./archive", "--all")
+            assert done.status == 0, done
+            check_whole(workdir.path / "archive", made)
+
+
 def test_nothing_can_be_pushed_there_and_the_reason_is_told(
     workdir: Workdir, store: DataStore, made: list[samples.Sample]
 ) -> None:

@@ -19,6 +19,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -35,6 +36,7 @@ KEY, SECRET, TOKEN, BEARER = "AKIDEXAMPLE", "wJalrXUtnFEMIsecret/key", "session-
 CLOCK_S = 300
 _PATH = re.compile(rf"/datastore/{STORE_ID}/(.*)")
 _INSTANCE = re.compile(r"studies/([\d.]+)/series/([\d.]+)/instances/([\d.]+)")
+_LISTS = re.compile(r"studies(?:/([\d.]+)/series(?:/([\d.]+)/instances)?)?")
 _TAGS = {
     "DICOMPatientId": "PatientID", "DICOMPatientName": "PatientName", "DICOMPatientBirthDate": "PatientBirthDate",
     "DICOMPatientSex": "PatientSex", "DICOMStudyInstanceUID": "StudyInstanceUID", "DICOMStudyId": "StudyID",
@@ -76,23 +78,27 @@ class DataStore:
         self.clock = time.time
         self._bearer = bearer
         self._page = page
-        self._web = Web(self._answer)
+        self._web: Web | None = None
 
     @property
     def url(self) -> str:
         """What to give as endpoint_url."""
+        assert self._web is not None
         return self._web.url
 
     @property
     def seen(self) -> list[Seen]:
         """Every request, as it came."""
+        assert self._web is not None
         return self._web.seen
 
     def __enter__(self) -> Self:
+        self._web = Web(self.answer)
         self._web.__enter__()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        assert self._web is not None
         self._web.__exit__(kind, error, at)
 
     def add(self, paths: Iterable[Path], *, primary: bool = True) -> list[ImageSet]:
@@ -119,7 +125,8 @@ class DataStore:
         made.document = json.dumps(_document(made, read)).encode()
         return made
 
-    def _answer(self, seen: Seen) -> Reply:
+    def answer(self, seen: Seen) -> Reply:
+        """What it answers; a script for tests.fakes.web."""
         match = _PATH.fullmatch(seen.path)
         if match is None:
             return _error(404, "ResourceNotFoundException", "no such data store")
@@ -135,6 +142,8 @@ class DataStore:
         self.calls.append(operation)
         if operation == "GetDICOMInstance" and (found := _INSTANCE.fullmatch(rest)):
             return self._instance(seen, *found.groups())
+        if is_dicomweb and (found := _LISTS.fullmatch(rest)) and seen.method == "GET":
+            return self._list(seen, *found.groups())
         if operation == "searchImageSets" and seen.method == "POST":
             return self._search(seen)
         if operation == "getImageSetMetadata" and seen.method == "POST":
@@ -186,6 +195,22 @@ class DataStore:
                 if tags["DICOMStudyInstanceUID"] == study and tags["DICOMSeriesInstanceUID"] == series:
                     return Reply(body=each.files[uid], headers={"Content-Type": "application/dicom"})
         return _error(404, "ResourceNotFoundException", "no such instance")
+
+    def _list(self, seen: Seen, study: str | None, series: str | None) -> Reply:
+        """QIDO-RS over the primary image sets: matching by wildcards, `limit` of 1,000 at most, `offset`."""
+        keyword = "SOPInstanceUID" if series else "SeriesInstanceUID" if study else "StudyInstanceUID"
+        things: dict[str, pydicom.Dataset] = {}
+        for each in self.image_sets:
+            for octets in each.files.values() if each.primary else ():
+                read = pydicom.dcmread(pydicom.filebase.DicomBytesIO(octets), stop_before_pixels=True)
+                if study in (None, read.StudyInstanceUID) and series in (None, read.SeriesInstanceUID):
+                    things.setdefault(read[keyword].value, read)
+        query = seen.query
+        keys = [(key, value) for key, value in query if key not in ("limit", "offset", "includefield", "fuzzymatching")]
+        found = [each for each in things.values() if all(_matches(each, key, value) for key, value in keys)]
+        start, size = int(dict(query).get("offset", "0")), min(int(dict(query).get("limit", "1000")), 1000)
+        told = [each.to_json_dict() for each in found[start : start + size]]
+        return Reply(body=json.dumps(told).encode(), headers={"Content-Type": "application/dicom+json"})
 
     def _refused_bearer(self, seen: Seen) -> Reply | None:
         if seen.headers.get("authorization") == f"Bearer {BEARER}":
@@ -240,6 +265,13 @@ def _error(status: int, kind: str, message: str) -> Reply:
         status, body=json.dumps({"message": message}).encode(),
         headers={"x-amzn-ErrorType": f"{kind}:http://internal.amazon.com/coral/", "Content-Type": "application/json"},
     )  # fmt: skip
+
+
+def _matches(data_set: pydicom.Dataset, key: str, value: str) -> bool:
+    name = keyword_for_tag(key) if key.isalnum() and len(key) == 8 else key
+    if name == "ModalitiesInStudy":
+        name = "Modality"
+    return name in data_set and fnmatchcase(str(data_set[name].value), value)
 
 
 def _judge(one: dict[str, Any]) -> Callable[[ImageSet], bool] | None:

@@ -62,7 +62,7 @@ class Describer:
             kind = answer.media_type or "something"
         try:
             return [_description(bytes(each)) for each in _objects(octets)]
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # octets that are no UTF-8 are a ValueError too
             words = f"{self._door.name}: answered with {kind} that is no DICOM JSON of instances"
             raise RemoteProtocolError(words) from error
 

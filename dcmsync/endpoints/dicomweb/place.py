@@ -19,6 +19,8 @@ from dcmsync.net.http import Door
 from dcmsync.quirks import Quirks
 from dcmsync.wire.upperlayer.extension import Wishes
 
+_HEALTHIMAGING = "https://dicom-medical-imaging"  # AWS: it has no path for the instances of a series
+
 
 class DicomwebPlace:
     """One service. What one session learns of it, the others know."""
@@ -30,11 +32,12 @@ class DicomwebPlace:
         warn: Callable[[str], None],
         quirks: Quirks = Quirks(),  # noqa: B008  # a frozen value
         wishes: Wishes = Wishes(),  # noqa: B008  # a frozen value
+        gives_series: bool = True,
     ) -> None:
         self.name = door.name
         self._door = door
         self._lister = Lister(door, warn, page=quirks.limit)
-        self._retriever = Retriever(door, warn)
+        self._retriever = Retriever(door, warn, gives_series=gives_series)
         self._storer = Storer(door)
         self._describer = Describer(door)
         self._quirks = quirks
@@ -58,4 +61,7 @@ class DicomwebPlace:
 def open_dicomweb(web: Web, setting: Setting) -> DicomwebPlace:
     """The service that a locator names."""
     door = setting.door(web.url, str(web))
-    return DicomwebPlace(door, warn=setting.warn, quirks=setting.quirks, wishes=setting.wishes)
+    gives_series = setting.aws is None and not web.url.startswith(_HEALTHIMAGING)
+    return DicomwebPlace(
+        door, warn=setting.warn, quirks=setting.quirks, wishes=setting.wishes, gives_series=gives_series
+    )

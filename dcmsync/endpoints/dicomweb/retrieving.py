@@ -39,12 +39,12 @@ _UNASKED = 100  # parts beyond those that were asked for
 class Retriever:
     """WADO-RS for all sessions of one place. `warn` hears once of what the server does not give."""
 
-    def __init__(self, door: Door, warn: Callable[[str], None]) -> None:
+    def __init__(self, door: Door, warn: Callable[[str], None], *, gives_series: bool = True) -> None:
         self._door = door
         self._warn = warn
         self._accept = 0
         self._is_known = False  # whether that has worked
-        self._gives_series = True
+        self._gives_series = gives_series
 
     async def fetch(self, want: Want, receiver: Receiver) -> Ending:
         """Retrieves `want`; see `contract.Fetches`."""
@@ -143,7 +143,8 @@ class _Parts:
                 self._intake = Intake(self._receiver)
             elif isinstance(event, multipart.Ended) and self._intake is not None:
                 intake, self._intake = self._intake, None
-                self.fault = self.fault or _fault(intake.end())
+                fault = _fault(intake.end())
+                self.fault = self.fault or fault
                 has_ended = True
         return has_ended
 

@@ -221,7 +221,7 @@ def said_by(http_status: int, body: bytes) -> Said:
     """What an answer says (PS3.18 Table 10.5.3-2); nothing of any instance where its body is something else."""
     try:
         found = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (ValueError, RecursionError):
         found = None
     told = found if isinstance(found, dict) else {}
     reason = HTTPStatus(http_status).phrase if http_status in _PHRASED else ""

@@ -127,7 +127,7 @@ class Lister:
             found = msgspec.json.decode(octets)
             rows = found["ResultSet"]["Result"]
             return [{str(name).lower(): _text(value) for name, value in row.items()} for row in rows]
-        except (msgspec.DecodeError, TypeError, KeyError, AttributeError):
+        except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
             if octets.lstrip()[:1] == b"<":
                 words = f"{self.name}: answers with a page for people: we are not logged in"
                 raise Rejected(words, advice="Check user and password") from None

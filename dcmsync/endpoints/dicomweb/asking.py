@@ -50,7 +50,8 @@ ALWAYS = {
 class Search(Struct, frozen=True, kw_only=True):
     """A QIDO-RS search but for its paging. `level` is what it lists; `wanted` are the tags to be read from answers.
 
-    `weakened`: keywords of keys that it chooses by less than was asked for. `is_below`: it is below one parent.
+    `weakened`: keywords of keys that it chooses by less than was asked for. `parent` is the UID of what it is below, ""
+    for none; `is_everything` that it chooses nothing there.
     """
 
     level: Level
@@ -58,7 +59,8 @@ class Search(Struct, frozen=True, kw_only=True):
     query: tuple[tuple[str, str], ...]
     wanted: tuple[int, ...]
     weakened: frozenset[str] = frozenset()
-    is_below: bool = False
+    parent: str = ""
+    is_everything: bool = False
 
 
 def search_of(ask: Ask, *, takes_lists: bool = True, fuzzy: bool = False) -> Search:
@@ -86,7 +88,8 @@ def search_of(ask: Ask, *, takes_lists: bool = True, fuzzy: bool = False) -> Sea
         query=tuple(query),
         wanted=tuple(map(tag_of, {ask.level.unique_key: None, **fields})),
         weakened=frozenset(weakened),
-        is_below=bool(pinned),
+        parent=ask.keys[pinned[-1]] if pinned else "",
+        is_everything=not any(value for keyword, value in ask.keys.items() if keyword not in pinned),
     )
 
 

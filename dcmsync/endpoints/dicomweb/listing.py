@@ -26,6 +26,7 @@ PAGES = (1000, 200, 100)
 MAX_PAGE_OCTETS = 256 << 20
 _MEDIA_TYPES = ("application/dicom+json", "application/json")
 MAX_THINGS = 5_000_000
+_MOST_CLAIMS = 100_000
 _OK, _NONE, _BAD, _GONE, _NOT_ACCEPTABLE, _TOO_MANY = 200, 204, 400, 404, 406, 413
 _EXPECTED = (_OK, _NONE, _BAD, _GONE, _NOT_ACCEPTABLE, _TOO_MANY)
 _ADVICE = "Is it the base URL of a DICOMweb service?"
@@ -40,16 +41,22 @@ class Page(Struct, frozen=True):
 
 
 class Lister:
-    """Lists for all sessions of one place. `page`: how many things it gives at once, at most."""
+    """Lists for all sessions of one place. `page`: how many things it gives at once, at most; `counts`: whether what
+    it says of the number of things below one can be believed.
+    """
 
-    def __init__(self, door: Door, warn: Callable[[str], None], *, page: int | None = None) -> None:
+    def __init__(
+        self, door: Door, warn: Callable[[str], None], *, page: int | None = None, counts: bool = True
+    ) -> None:
         self._door = door
+        self._believes_counts = counts
         self._warn = warn
         self._relational: dict[Level, bool] = {}
         self._sizes = tuple(dict.fromkeys(min(size, page or size) for size in PAGES))
         self._media_type = _MEDIA_TYPES[0]
         self._longest: dict[Level, int] = {}
         self._heeds_offset = True
+        self._claims: dict[str, int] = {}  # UID of a study or series -> how many series or instances it says it has
 
     async def pages(self, search: Search) -> AsyncGenerator[list[dict[str, object]] | Ending, None]:
         """Each page that has something new in it, as it comes; one Ending, last. Raises PeerError."""
@@ -73,12 +80,14 @@ class Lister:
                 yield _cut("gives the same page again instead of the next") if is_full else Ending()
                 return
             seen |= marks
+            self._learn(search.level, page.things)
             yield page.things
             has_more = page.has_more
             offset += len(page.things)
             if offset > MAX_THINGS:
                 raise RemoteProtocolError(f"{self._door.name}: gave more than {MAX_THINGS:,} answers")
-            if self._is_last(search.level, page):
+            is_all = search.is_everything and not has_more and len(seen) == self._claims.get(search.parent)
+            if self._is_last(search.level, page) or is_all:
                 yield Ending(is_last_word=self._heeds_offset)
                 return
 
@@ -99,6 +108,18 @@ class Lister:
                 self._relational[level] = False
                 self._warn(f"{refusal.message}: asking level by level")
         return self._relational[level]
+
+    def _learn(self, level: Level, things: list[dict[str, object]]) -> None:
+        """Remembers how many things are below each of these, as it says."""
+        if level not in _COUNTED or not self._believes_counts:
+            return
+        read = jsonvalues.reader(_COUNTED[level])
+        for thing in things:
+            uid, count = [*read(thing).values(), None, None][:2]
+            if isinstance(uid, str) and isinstance(count, int):
+                if len(self._claims) >= _MOST_CLAIMS:
+                    self._claims.clear()
+                self._claims[uid] = count
 
     def _is_last(self, level: Level, page: Page) -> bool:
         """Whether nothing can come after this page; remembers its length."""
@@ -123,7 +144,7 @@ class Lister:
             async with self._door.exchange(
                 "GET", search.path, query=query, headers=headers, expected=_EXPECTED
             ) as answer:
-                if answer.status in (_OK, _NONE) or (answer.status == _GONE and search.is_below):
+                if answer.status in (_OK, _NONE) or (answer.status == _GONE and search.parent):
                     self._sizes = tuple(sizes) if is_list else self._sizes
                     self._media_type = media_types[0]
                     things = await self._read(answer) if answer.status == _OK else []
@@ -153,6 +174,7 @@ class Lister:
         return Refused(words, status=status, advice=advice)
 
 
+_COUNTED = {Level.STUDY: (0x0020000D, 0x00201206), Level.SERIES: (0x0020000E, 0x00201209)}
 _TAGS = {Level.STUDY: 0x0020000D, Level.SERIES: 0x0020000E, Level.INSTANCE: 0x00080018}
 
 

@@ -36,7 +36,7 @@ class DicomwebPlace:
     ) -> None:
         self.name = door.name
         self._door = door
-        self._lister = Lister(door, warn, page=quirks.limit)
+        self._lister = Lister(door, warn, page=quirks.limit, counts=not quirks.no_counts)
         self._retriever = Retriever(door, warn, gives_series=gives_series)
         self._storer = Storer(door)
         self._describer = Describer(door)

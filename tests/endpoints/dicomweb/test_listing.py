@@ -88,6 +88,22 @@ def test_a_page_shorter_than_one_before_is_the_last() -> None:
     assert [dict(one.query).get("offset") for one in seen] == [None, "10"]
 
 
+@pytest.mark.parametrize(("said", "quirks", "requests"), [(7, PLAIN, 3), (8, PLAIN, 4), (7, Quirks(no_counts=True), 4)])
+def test_a_list_as_long_as_its_parent_said_is_complete(said: int, quirks: Quirks, requests: int) -> None:
+    def serve(seen: Seen) -> Reply:
+        if "offset" in dict(seen.query):
+            return answer([])
+        if not seen.path.endswith("series"):
+            return answer([study(1, **{"00201206": {"vr": "IS", "Value": [said]}})])
+        return answer([{"0020000E": {"vr": "UI", "Value": [f"1.2.{number}"]}} for number in range(7)])
+
+    below = Ask(level=Level.SERIES, keys={"StudyInstanceUID": "1.2.1", "SeriesInstanceUID": ""})
+    answers, ending, seen, _ = ask(serve, asks=[STUDIES, below], quirks=quirks)
+    assert (len(answers), len(seen), ending) == (7, requests, Ending(is_last_word=True))
+    chosen = Ask(level=Level.SERIES, keys={**below.keys, "Modality": "CT"})
+    assert len(ask(serve, asks=[STUDIES, chosen])[2]) == 4  # of some of them nothing was said
+
+
 def test_no_content_is_none() -> None:
     answers, ending, _, _ = ask(Reply(status=204))
     assert (answers, ending) == ([], Ending(is_last_word=True))

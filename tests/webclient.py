@@ -60,11 +60,12 @@ def connect(url: str, context: ssl.SSLContext | None = None) -> http.client.HTTP
 
 
 def ask(
-    url: str | http.client.HTTPConnection, path: str, method: str = "GET", *, body: bytes | Iterable[bytes] | None = None,
+    url: str | http.client.HTTPConnection, path: str, method: str = "GET", *,
+    body: bytes | Iterable[bytes] | None = None, context: ssl.SSLContext | None = None,
     headers: Mapping[str, str] = {}, accept: str = "",
 ) -> Reply:  # fmt: skip
     """One request, and all of its answer. Raises http.client.IncompleteRead when that breaks off."""
-    connection = connect(url) if isinstance(url, str) else url
+    connection = connect(url, context) if isinstance(url, str) else url
     try:
         connection.request(method, path, body=body, headers={**({"Accept": accept} if accept else {}), **headers})
         answer = connection.getresponse()

@@ -19,9 +19,11 @@ from contextlib import aclosing, asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
+from weakref import WeakSet
 
 import aiohttp
 import anyio
+import anyio.lowlevel
 from msgspec import Struct
 from multidict import CIMultiDict
 from yarl import URL
@@ -197,16 +199,27 @@ class Answer:
 class _Connector(aiohttp.TCPConnector):
     """Connections whose cipher is strong enough, or none: the suites of TLS 1.3 cannot be chosen beforehand."""
 
-    least_bits = 0
-    name = ""
+    def __init__(self, name: str, *, least_bits: int) -> None:
+        super().__init__(limit=0, resolver=aiohttp.ThreadedResolver())
+        self._name = name
+        self._bits = least_bits
+        self._transports: WeakSet[asyncio.Transport] = WeakSet()
+
+    def abort_closing(self) -> None:
+        """Ends connections that are given up, and whose peer takes nothing more: they would wait for it for ever."""
+        for transport in tuple(self._transports):
+            connected = transport.get_extra_info("socket")
+            if transport.is_closing() and connected is not None and connected.fileno() >= 0:
+                transport.abort()
 
     async def _wrap_create_connection(self, *arguments: Any, **more: Any) -> tuple[asyncio.Transport, Any]:
         transport, protocol = await super()._wrap_create_connection(*arguments, **more)
         cipher = transport.get_extra_info("cipher")
-        if cipher is not None and cipher[2] < self.least_bits:
+        if cipher is not None and cipher[2] < self._bits:
             transport.abort()
-            raise Insecure(f"{self.name}: the peer chose {cipher[0]}; at least {self.least_bits} bits are asked for",
+            raise Insecure(f"{self._name}: the peer chose {cipher[0]}; at least {self._bits} bits are asked for",
                            advice='Set tls_profile = "bcp195" if that will do')  # fmt: skip
+        self._transports.add(transport)
         return transport, protocol
 
 
@@ -325,15 +338,14 @@ class Door:
         self._entered = 0
         self._has_answered = False
         self._client: aiohttp.ClientSession | None = None
+        self._connector: _Connector | None = None
         self._guards: set[Guard] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     async def __aenter__(self) -> Door:
         self._entered += 1
         if self._client is None:
-            connector = _Connector(limit=0, resolver=aiohttp.ThreadedResolver())
-            connector.name = self.name
-            connector.least_bits = self._secure.least_bits if self._secure else 0
+            connector = _Connector(self.name, least_bits=self._secure.least_bits if self._secure else 0)
             tracing = aiohttp.TraceConfig()
             tracing.on_connection_reuseconn.append(_note_reuse)
             self._client = aiohttp.ClientSession(
@@ -342,6 +354,7 @@ class Door:
                 timeout=aiohttp.ClientTimeout(total=None, connect=self._limits.connect_s),
                 skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
             )  # fmt: skip
+            self._connector = connector
             self._client._retry_connection = False  # what is repeated is decided here
             self._look()
         return self
@@ -356,6 +369,9 @@ class Door:
                 self._timer.cancel()
             with anyio.CancelScope(shield=True):
                 await client.close()
+                if self._connector is not None:
+                    self._connector.abort_closing()
+                await anyio.lowlevel.checkpoint()  # so that the loop hears of it
 
     def url(self, path: str, query: Query = ()) -> str:
         """An absolute URL below the base."""
@@ -450,6 +466,8 @@ class Door:
                     ssl=secure.context if secure else True, server_hostname=(secure and secure.server_name) or None,
                 )  # fmt: skip
             if sent.response is None:
+                if self._connector is not None:
+                    self._connector.abort_closing()
                 raise Stalled(f"{self.name}: {guard.expired}")
         except (aiohttp.ClientError, OSError) as error:
             self._guards.discard(guard)

@@ -354,9 +354,9 @@ class Secured:
 def refusal(name: str, error: BaseException) -> Insecure:
     """What an error of ssl means that another library met: `error`, or whatever it comes from."""
     met: BaseException | None = error
-    while met is not None and not isinstance(met, ssl.SSLError):
+    while met is not None and not (isinstance(met, ssl.SSLError) and hasattr(met, "reason")):
         met = met.__cause__ or met.__context__
-    if met is None:
+    if not isinstance(met, ssl.SSLError):
         return Insecure(f"{name}: TLS failed")
     if met.reason in _NO_TLS:
         return Insecure(f"{name}: the peer does not speak TLS on this port",

@@ -28,7 +28,7 @@ HOST = "127.0.0.1"
 
 @dataclass(frozen=True)
 class Seen:
-    """A request as it came. `headers` by lower-case name (the last of a kind); `connection` counts from 0."""
+    """A request that came to its end. `headers` by lower-case name (the last of a kind); `connection` counts from 0."""
 
     method: str
     target: str
@@ -227,7 +227,11 @@ def _read_body(stream, headers: Mapping[str, str]) -> tuple[bytes, tuple[int, ..
         while stream.readline().strip():
             pass
         return b"".join(found), tuple(sizes)
-    return stream.read(int(headers.get("content-length", "0"))), ()
+    size = int(headers.get("content-length", "0"))
+    body = stream.read(size)
+    if len(body) < size:
+        raise ConnectionError("the request broke off")
+    return body, ()
 
 
 def _chunked(body: bytes, piece: int) -> bytes:

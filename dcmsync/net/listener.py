@@ -144,6 +144,7 @@ class Listener:
                 if isinstance(decision, codec.AssociateReject):
                     self._settings.turned_away(name, Rejected(f"{request.calling_ae!r} {codec.reject_words(decision)}"))
                     await _reject(channel, decision)
+                    channel.stream.close()
                     return None
                 visit = Visit(channel, host, port, request)
                 visit.roles = decision.roles
@@ -158,6 +159,7 @@ class Listener:
             self._settings.turned_away(name, error)
         if channel is not None:
             await channel.abort()
+            channel.stream.close()
         return None
 
     async def _channel(self, connected: socket.socket, guard: Guard, name: str) -> Channel:

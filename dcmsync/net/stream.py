@@ -9,6 +9,7 @@ latter; elsewhere it is left out.
 
 import asyncio
 import errno
+import mmap
 import os
 import select
 import socket
@@ -29,6 +30,7 @@ BUFFER_OCTETS = 4 << 20
 _BATCHES_IN_A_ROW = 4
 _PACED_OCTETS = 64 << 10  # taken at once under a throttle, so that it makes many short waits of a long one
 _PIECES_PER_WRITE = 1000  # IOV_MAX is 1024 on Linux and macOS
+_PRIVATE = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 _QUICKACK = getattr(socket, "TCP_QUICKACK", None)
 
 
@@ -48,7 +50,8 @@ class Stream:
         self._socket = connected
         self._secured = secured
         self._link: socket.socket | Secured = secured or connected
-        self._buffer = memoryview(bytearray(BUFFER_OCTETS))
+        self._memory = mmap.mmap(-1, BUFFER_OCTETS, **_PRIVATE)
+        self._buffer = memoryview(self._memory)
         self._start = 0
         self._end = 0
         self._unwaited = 0
@@ -197,11 +200,14 @@ class Stream:
             return
 
     def close(self) -> None:
-        """Closes the socket. Idempotent."""
+        """Closes the socket, and gives the memory of the buffer back. Idempotent."""
         if self._secured is not None:
             self._secured.close_notify()
         self._unwatch()
         self._socket.close()
+        self._buffer, self._start, self._end = memoryview(b""), 0, 0
+        if hasattr(self._memory, "madvise"):  # slices of it lie in the tracebacks of errors, until those are collected
+            self._memory.madvise(mmap.MADV_DONTNEED)
 
     async def _pay(self, octets: int) -> None:
         """Waits as long as the throttle says. Meanwhile it is we who make the peer wait."""

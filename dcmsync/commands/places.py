@@ -254,12 +254,14 @@ class Places:
     def jobs(self, word: str) -> int:
         """How many associations to use there at most: the command line's word, the configuration's, or sixteen.
 
-        Where the associations are few, one of them is left for queries.
+        Where the associations are few, one of them is left for queries. Of two places that are one, the fewer count.
         """
         set_up = self._config.endpoints.get(word)
         jobs: int = self._given.get("jobs") or (set_up and set_up.jobs) or DEFAULT_JOBS
         granted = self.quirks(word).max_associations
-        return jobs if granted is None else max(1, min(jobs, granted - 1))
+        jobs = jobs if granted is None else max(1, min(jobs, granted - 1))
+        giver = self.giver(word)
+        return jobs if giver is None else min(jobs, self.jobs(giver))
 
     @property
     def most_jobs(self) -> int:

@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 from msgspec.structs import replace
 
 from dcmsync import contract
-from dcmsync.contract import Ask, Attributes, Ending, Level, Manner, Mannered, Receiver, Source, Want
+from dcmsync.contract import Ask, Attributes, Describes, Ending, Level, Manner, Mannered, Receiver, Source, Want
 from dcmsync.quirks import Quirks, quirks_of
 
 
@@ -50,13 +50,17 @@ class Paired:
 
 
 class Session:
-    """Satisfies contract.Session. The session with the giver ends with `stack`."""
+    """Satisfies contract.Session, and contract.Describes where the place that is asked does. The session with the giver
+    ends with `stack`.
+    """
 
     def __init__(self, asked: contract.Session, giver: Callable[[], Source], stack: AsyncExitStack) -> None:
         self._asked = asked
         self._giver = giver
         self._stack = stack
         self._giving: contract.Session | None = None
+        if isinstance(asked, Describes):
+            self.describe = asked.describe
 
     @property
     def quirks(self) -> Quirks:

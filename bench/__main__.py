@@ -34,6 +34,9 @@ ROWS: Mapping[str, tuple[str, str, str]] = {
     "Y1": ("bench.sync", "rows", "sync of 20,000 instances from Orthanc, and again: time, octets moved"),
     "S1": ("bench.store", "large", "storescu of 1,000 instances of 525 kB into serve, against storescp"),
     "S2": ("bench.store", "small", "storescu of 2,000 instances of 9 kB into serve, against storescp"),
+    "P12": ("bench.web", "whole", "WADO-RS of 2,000 instances of 525 kB and of 9 kB from Orthanc, against curl"),
+    "W1": ("bench.web", "single", "1,000 instances of 9 kB by WADO-RS and WADO-URI, against dicomweb-client"),
+    "W4": ("bench.web", "giant", "WADO-RS of one instance of 4 GB: memory and speed"),
     "W2": ("bench.stow", "rows", "STOW-RS of 2,000 instances of 525 kB and of 9 kB to Orthanc, against curl"),
 }
 

@@ -28,7 +28,7 @@ _SENDFILE_OCTETS = 1 << 20
 _ALWAYS: dict[str, str] = {
     hdrs.SERVER: "dcmsync",
     hdrs.CACHE_CONTROL: "no-store",  # what is said of patients stays in no cache
-    hdrs.X_CONTENT_TYPE_OPTIONS: "nosniff",
+    "X-Content-Type-Options": "nosniff",
 }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from ipaddress import ip_address
+from typing import TypeVar
 from urllib.parse import quote
 
 from aiohttp import hdrs, web
@@ -18,6 +19,8 @@ from dcmsync.node.archive import Archive
 from dcmsync.node.index import Depth, Image, Thing
 from dcmsync.node.web.answering import Outbox
 from dcmsync.node.web.refusing import Refusal
+
+Value = TypeVar("Value")
 
 _SEGMENTS = {Depth.STUDY: "studies", Depth.SERIES: "series", Depth.IMAGE: "instances"}
 _WORDS = {Depth.STUDY: "study", Depth.SERIES: "series", Depth.IMAGE: "instance"}
@@ -63,12 +66,8 @@ class Asked(Struct, frozen=True, kw_only=True):
     def images(self) -> list[Image]:
         """The instances of the study, the series or the instance that the path names. Raises Refusal when none is."""
         study = self.archive.index.studies.get(self.uids.get(Depth.STUDY, ""))
-        series = [] if study is None else list(study.series.values())
-        if study is not None and Depth.SERIES in self.uids:
-            series = [one for uid, one in study.series.items() if uid == self.uids[Depth.SERIES]]
-        found = [image for one in series for image in one.images.values()]
-        if Depth.IMAGE in self.uids:
-            found = [image for image in found if image.uid == self.uids[Depth.IMAGE]]
+        series = _chosen(study.series, self.uids.get(Depth.SERIES)) if study is not None else []
+        found = [image for one in series for image in _chosen(one.images, self.uids.get(Depth.IMAGE))]
         if not found:
             raise Refusal(404, f"no such {_WORDS[max(self.uids)]} here")
         return found
@@ -99,6 +98,13 @@ class Asked(Struct, frozen=True, kw_only=True):
             return own
         is_bare = host.endswith("]") or ":" not in host
         return host + own[own.rindex(":") :] if is_bare and is_own(host) else host
+
+
+def _chosen(things: Mapping[str, Value], uid: str | None) -> list[Value]:
+    """The one with this UID, if it is there; all of them where none is named."""
+    if uid is None:
+        return list(things.values())
+    return [things[uid]] if uid in things else []
 
 
 def is_own(host: str) -> bool:

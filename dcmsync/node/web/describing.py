@@ -16,6 +16,7 @@ from dcmsync.node.index import Image
 from dcmsync.node.web.accepting import JSON, takes_json
 from dcmsync.node.web.asked import Asked
 from dcmsync.node.web.refusing import not_acceptable
+from dcmsync.node.web.retrieving import GONE, survey
 from dcmsync.wire import dicomjson
 from dcmsync.wire.events import Contents
 
@@ -25,12 +26,14 @@ async def answer(asked: Asked) -> web.StreamResponse:
     if not takes_json(asked.accept):
         raise not_acceptable(f"metadata are {JSON}")
     images = asked.images()
-    outbox = asked.outbox(media_type=JSON)
+    files = await survey(asked, images)
+    is_partial = len(files) < len(images)
+    outbox = asked.outbox(media_type=JSON, status=206 if is_partial else 200, warnings=[GONE] if is_partial else [])
     if not await outbox.begin():
         return outbox.response
     separator = b"["
-    for image in images:
-        octets = await _object(asked, image)
+    for file in files:
+        octets = await _object(asked, file.image)
         if octets is None:
             outbox.abort()
         await outbox.put(separator + octets)

@@ -6,7 +6,6 @@ written by `wire.dicomjson`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 
 from dcmsync.wire import dataset
@@ -37,11 +36,6 @@ def attribute(keyword: str, value: object) -> Attribute:
         return {"vr": kind}
     write = _person if kind == "PN" else _plain
     return {"vr": kind, "Value": [write(each) for each in values]}
-
-
-def sequence(items: Sequence[dict[str, Attribute]]) -> Attribute:
-    """The object of a sequence."""
-    return {"vr": "SQ", "Value": list(items)} if items else {"vr": "SQ"}
 
 
 def _person(value: object) -> object:

@@ -26,11 +26,12 @@ from dcmsync.node.web.refusing import Refusal, not_acceptable
 from dcmsync.wire.multipart import Writer
 from dcmsync.wire.part10 import PREAMBLE_OCTETS, file_meta
 
+GONE = "some instances were here, and their files are gone, or changed"
 _BREATH = 50  # files looked at before others get their turn
 _UIDS = {"studyUID": Depth.STUDY, "seriesUID": Depth.SERIES, "objectUID": Depth.IMAGE}
 
 
-class _File(Struct, frozen=True):
+class File(Struct, frozen=True):
     """What is sent of one instance: `head`, then `octets` of its file from `start` on."""
 
     image: Image
@@ -74,10 +75,8 @@ async def answer_uri(asked: Asked) -> web.StreamResponse:
 
 
 async def _answer(asked: Asked, images: Sequence[Image], form: accepting.Form) -> web.StreamResponse:
-    files = await _survey(asked, images)
-    if not files:
-        raise Refusal(410, "it was here, and its files are gone, or changed")
-    warnings = ["some instances are gone"] if len(files) < len(images) else []
+    files = await survey(asked, images)
+    warnings = [GONE] if len(files) < len(images) else []
     if form.transfer_syntaxes is not None:
         fitting = [file for file in files if file.image.transfer_syntax_uid in form.transfer_syntaxes]
         if not fitting:
@@ -111,8 +110,8 @@ async def _answer(asked: Asked, images: Sequence[Image], form: accepting.Form) -
     return await outbox.end()
 
 
-async def _survey(asked: Asked, images: Sequence[Image]) -> list[_File]:
-    """What there is to send, as of now."""
+async def survey(asked: Asked, images: Sequence[Image]) -> list[File]:
+    """What there is to send, as of now. Raises Refusal when nothing is."""
     files = []
     for number, image in enumerate(images, 1):
         with asked.archive.opened(image) as opened:
@@ -120,16 +119,18 @@ async def _survey(asked: Asked, images: Sequence[Image]) -> list[_File]:
                 files.append(_file(asked.archive.index.images[image.uid], opened))
         if not number % _BREATH:
             await anyio.lowlevel.checkpoint()
+    if not files:
+        raise Refusal(410, "it was here, and its files are gone, or changed")
     return files
 
 
-def _file(image: Image, opened: Opened) -> _File:
+def _file(image: Image, opened: Opened) -> File:
     """A file that has a head goes as it is; before one that has none comes what PS3.10 §7.1 demands."""
     whole = opened.offset + opened.octets
     if opened.offset >= PREAMBLE_OCTETS + 4 and os.pread(opened.descriptor, 4, PREAMBLE_OCTETS) == b"DICM":
-        return _File(image, b"", 0, whole)
+        return File(image, b"", 0, whole)
     head = file_meta(image.sop_class_uid, image.uid, image.transfer_syntax_uid)
-    return _File(image, head, opened.offset, opened.octets)
+    return File(image, head, opened.offset, opened.octets)
 
 
 def _is_as_it_was(opened: Opened) -> bool:

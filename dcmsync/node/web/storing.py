@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 
+import msgspec
 from aiohttp import HttpVersion11, hdrs, web
 from msgspec import Struct
 
@@ -32,6 +33,7 @@ MAX_PARTS = 100_000
 _UNSETTLED = 256  # parts whose verdict is not awaited yet
 
 Item = dict[str, model.Attribute]
+_encode = msgspec.json.Encoder().encode
 
 
 class Outcome(Struct, frozen=True):
@@ -180,11 +182,16 @@ def _failure(arrival: Arrival | None, code: int) -> Outcome:
     return Outcome("", "", code) if arrival is None else Outcome(arrival.sop_class_uid, arrival.sop_instance_uid, code)
 
 
+def _raw(item: Item) -> msgspec.Raw:
+    """An item as octets: a tenth of what its objects take."""
+    return msgspec.Raw(_encode(item))
+
+
 def _answer(asked: Asked, outcomes: list[Outcome], trouble: Refusal | None) -> web.Response:
     """The store response (PS3.18 §10.5.3, Annex I)."""
-    stored: list[Item] = []
-    failed: list[Item] = []
-    others: list[Item] = []
+    stored: list[msgspec.Raw] = []
+    failed: list[msgspec.Raw] = []
+    others: list[msgspec.Raw] = []
     for outcome in outcomes:
         item: Item = {}
         if outcome.sop_class_uid:
@@ -194,13 +201,13 @@ def _answer(asked: Asked, outcomes: list[Outcome], trouble: Refusal | None) -> w
         if outcome.code == status.SUCCESS:
             image = asked.archive.index.images.get(uid)
             url = asked.url(image.study_uid, image.series_uid, uid) if image is not None else ""
-            stored.append({**item, model.tag("RetrieveURL"): model.attribute("RetrieveURL", url)})
+            stored.append(_raw({**item, model.tag("RetrieveURL"): model.attribute("RetrieveURL", url)}))
             continue
         reason = {model.tag("FailureReason"): model.attribute("FailureReason", outcome.code)}
         if uid:
-            failed.append({**item, **reason})
+            failed.append(_raw({**item, **reason}))
         else:
-            others.append(reason)
+            others.append(_raw(reason))
     asked.tally.stored += len(stored)
     asked.tally.failed += len(failed) + len(others)
     body: Item = {}
@@ -210,7 +217,7 @@ def _answer(asked: Asked, outcomes: list[Outcome], trouble: Refusal | None) -> w
     for keyword, items in (("FailedSOPSequence", failed), ("ReferencedSOPSequence", stored),
                            ("OtherFailuresSequence", others)):  # fmt: skip
         if items:
-            body[model.tag(keyword)] = model.sequence(items)
+            body[model.tag(keyword)] = {"vr": "SQ", "Value": items}
     code = 200 if not failed and not others else 202 if stored else 409
     if trouble is None and not outcomes:
         trouble = Refusal(400, "there is no part in the body")

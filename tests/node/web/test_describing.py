@@ -75,8 +75,20 @@ def test_metadata_of_a_study_and_a_series_have_all_instances(tmp_path: Path) -> 
         assert webclient.ask(node.http, f"{study}/metadata", accept="application/dicom+xml").status == 406
         assert webclient.ask(node.http, f"{study}/metadata", "HEAD").body == b""
         made[-1].path.unlink()
-        with pytest.raises(IncompleteRead):
-            webclient.ask(node.http, f"{study}/metadata")
+        reply = webclient.ask(node.http, f"{study}/metadata")
+        assert (reply.status, len(reply.json)) == (206, 39) and reply.headers["warning"]
+
+
+def test_a_file_that_goes_on_the_way_breaks_metadata_off(tmp_path: Path) -> None:
+    made = samples.make_series(tmp_path / "a", instances=3000, rows=2, columns=2)
+    with nodes.serving(tmp_path / "a", "--http", "0") as node:
+        connection = webclient.connect(node.http)
+        connection.request("GET", f"/studies/{made[0].study_uid}/metadata")
+        answer = connection.getresponse()  # 7 MB: most of it cannot have been sent
+        made[-1].path.unlink()
+        with pytest.raises((IncompleteRead, ConnectionError)):
+            answer.read()
+        connection.close()
 
 
 @pytest.mark.parametrize("name", ["image000001.dcm", "image_dfl.dcm", "MR_small_implicit.dcm"])

@@ -44,8 +44,3 @@ def test_no_value_is_an_empty_attribute(value: object) -> None:
 def test_what_json_has_no_number_for_is_text(value: float, written: str) -> None:
     octets = msgspec.json.encode(model.attribute("SliceLocation", value))
     assert json.loads(octets) == {"vr": "DS", "Value": [written]}
-
-
-def test_a_sequence_without_items_has_no_value() -> None:
-    assert model.sequence([]) == {"vr": "SQ"}
-    assert Dataset.from_json({"00081199": model.sequence([{}])}).ReferencedSOPSequence[0] == Dataset()

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
 
 from dcmsync.contract import Attributes, Describes, Level, Session, Source, Want
-from dcmsync.errors import ExitStatus, LocalTrouble, PeerError, Refused, UsageError
+from dcmsync.errors import ExitStatus, LocalTrouble, PeerError, Refused, Rejected, Stalled, Unreachable, UsageError
 from dcmsync.plan.levels import Query
 from dcmsync.transfer.inventory import Inventory
 from dcmsync.transfer.works import Work
@@ -45,7 +45,8 @@ class Describing:
                 try:
                     async with aclosing(self._series(group, session)) as series:
                         async for told in series:
-                            await self._describe(group[0].source, session, told)
+                            if not await self._is_reached(group[0].source, session, told):
+                                break
                 except (PeerError, LocalTrouble) as error:
                     self._fail(str(error), error.exit_status)
         return self.status
@@ -84,6 +85,15 @@ class Describing:
         if told is None:
             raise Refused(f"{first.source}: the {first.level.word} is not there (any more)", status=0)
         yield told
+
+    async def _is_reached(self, source: str, session: Session, told: Told) -> bool:
+        """Describes one series; whether the next may be asked for, too."""
+        try:
+            await self._describe(source, session, told)
+        except PeerError as error:
+            self._fail(str(error), error.exit_status)
+            return not isinstance(error, Unreachable | Rejected | Stalled)
+        return True
 
     async def _describe(self, source: str, session: Session, told: Told) -> None:
         """Writes what is said of each instance of a series, once. Raises PeerError."""

@@ -113,6 +113,32 @@ def test_a_request_names_all_three_uids_and_leaves_the_slash_as_it_is(series: li
     assert seen.path == "/wado" and seen.headers["accept"] == "application/dicom"
 
 
+def test_a_server_that_finds_an_instance_by_its_own_uid_is_told_no_more(series: list[Sample]) -> None:
+    fetched = Fetched(serving(series), want_of(series), times=2)
+    assert fetched.ending == Ending() and fetched.is_all_of(series)
+    is_full = ["seriesUID" in dict(seen.query) for seen in fetched.seen]
+    assert is_full[0] and sum(is_full) <= GETS and not any(is_full[GETS:])
+
+
+@pytest.mark.parametrize("says", [Reply(400), Reply(404), Reply(500), PAGE])
+def test_a_server_that_wants_all_three_uids_gets_them(series: list[Sample], says: Reply) -> None:
+    def strict(seen: Seen) -> Reply | None:
+        return None if "seriesUID" in dict(seen.query) else says
+
+    fetched = Fetched(serving(series, strict), want_of(series), times=2)
+    assert fetched.ending == Ending() and fetched.is_all_of(series)
+    assert all("seriesUID" in dict(seen.query) for seen in fetched.seen[-len(series) :])
+
+
+def test_a_server_that_gives_another_instance_when_one_is_named_alone_is_seen_through(series: list[Sample]) -> None:
+    def confused(seen: Seen) -> Reply | None:
+        other = Reply(200, DICOM, series[0].path.read_bytes())
+        return None if "seriesUID" in dict(seen.query) else other
+
+    fetched = Fetched(serving(series, confused), want_of(series), times=2)
+    assert fetched.ending == Ending() and fetched.is_all_of(series)
+
+
 def test_several_requests_are_on_their_way_at_a_time(series: list[Sample]) -> None:
     together = threading.Barrier(GETS, timeout=10)
     count = iter(range(100))
@@ -153,6 +179,12 @@ def test_what_is_no_dicom_file_is_never_taken(series: list[Sample], reply: Reply
     assert fetched.is_all_of(series[:5] + series[6:]) and fetched.ending.status
 
 
+def test_a_server_that_breaks_on_one_instance_gives_the_others(series: list[Sample]) -> None:
+    broken = series[5].sop_uid
+    fetched = Fetched(serving(series, lambda seen: Reply(500) if uid_of(seen) == broken else None), want_of(series))
+    assert fetched.is_all_of(series[:5] + series[6:]) and fetched.ending.status and fetched.ending.may_pass
+
+
 def test_a_page_is_named_as_such(series: list[Sample]) -> None:
     fetched = Fetched(PAGE, want_of(series[:1]))
     assert isinstance(fetched.error, RemoteProtocolError) and "an HTML page" in str(fetched.error)
@@ -187,10 +219,11 @@ def test_an_answer_that_does_not_say_where_it_ends_proves_nothing(series: list[S
     assert isinstance(fetched.error, Disconnected) and not fetched.keeper.files
 
 
-def test_a_server_that_always_leaves_ends_it(series: list[Sample]) -> None:
+@pytest.mark.parametrize("reply", [Reply(200, DICOM, b"\0" * 900, cut=500), Reply(500), Reply(503)])
+def test_a_server_that_always_fails_ends_it(series: list[Sample], reply: Reply) -> None:
     many = Want(study_uid="1.2", series_uid="1.2.3", instances={f"1.2.3.{n}": "" for n in range(200)})
-    fetched = Fetched(Reply(200, DICOM, series[0].path.read_bytes(), cut=500), many)
-    assert isinstance(fetched.error, Disconnected) and len(fetched.seen) < 60
+    fetched = Fetched(reply, many)
+    assert isinstance(fetched.error, PeerError) and len(fetched.seen) < 5 * 3 * GETS
 
 
 def test_who_is_not_let_in_asks_no_more(series: list[Sample]) -> None:

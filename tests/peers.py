@@ -384,7 +384,7 @@ def _answers_http(port: int) -> bool:
     connection = HTTPConnection(HOST, port, timeout=1)
     try:
         connection.request("GET", "/system")
-        return connection.getresponse().status == 200
+        return connection.getresponse().status in (200, 401)
     except (OSError, HTTPException):
         return False
     finally:

@@ -35,11 +35,13 @@ class Trials:
         return self.may_repeat and self.count < TRIES
 
     def wait_s(self, error: PeerError, *, is_known: bool) -> float:
-        """How long to wait after an error. Raises it where that is of no use: a peer that never answered is not there.
+        """How long to wait after an error. Raises it where that is of no use: a peer that has never answered, and cannot
+        be reached or closes the connection twice, is not there.
 
         A connection that had been kept, and was closed meanwhile, says nothing: the next try comes at once, once.
         """
-        if not self.may_go_on or (isinstance(error, Unreachable) and not is_known):
+        is_hopeless = not is_known and (isinstance(error, Unreachable) or self.count > 1)
+        if not self.may_go_on or is_hopeless:
             raise error
         if isinstance(error, Idled) and not self._has_idled:
             self._has_idled = True

@@ -402,6 +402,23 @@ def test_nobody_there_is_told_at_once() -> None:
     assert isinstance(error, Unreachable) and "no such host" in str(error)
 
 
+def test_a_server_that_never_answers_is_left_after_two_tries_and_one_that_did_after_five() -> None:
+    async def run(door: Door) -> None:
+        async with door:
+            async with door.exchange("GET", "a") as answer:
+                await answer.read()
+            with pytest.raises(Disconnected):
+                async with door.exchange("GET", "b"):
+                    pass
+
+    with Web(Reply(reset="before")) as web:
+        assert isinstance(refusal(door_to(web.url)), Disconnected)
+        assert len(web.seen) == 2
+    with Web(Reply(closes=True), Reply(reset="before")) as web:
+        anyio.run(run, door_to(web.url))
+        assert len(web.seen) == 6
+
+
 # Who is shown what
 
 

@@ -4,15 +4,17 @@ Owns how two sides are asked about a study, a series, some instances, and what i
 altogether in one record, what is the same at the highest level at which all below it is. Refuses to judge counts and
 digests (`plan.compare` does), and to know where the things come from.
 
-Theory of operation. The two sides are asked in turn, each in its own session. A list that may be cut short proves
-nothing by what it lacks: what seems missing or extra is then asked for by its own UID. Of one series at a time, what
-DEST lists is in memory, and what SOURCE lists passes by; all else that waits, waits on disk beyond some lines.
+Theory of operation. Each side has its own session; where both are far away, both are asked at the same time, and what
+SOURCE lists meanwhile waits. A list that may be cut short proves nothing by what it lacks: what seems missing or extra
+is then asked for by its own UID. Of one series at a time, what DEST lists is in memory, and what SOURCE lists passes
+by; all else that waits, waits on disk beyond some lines.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, closing
+from functools import partial
 
 import msgspec
 from msgspec import Struct
@@ -22,9 +24,10 @@ from dcmsync.plan import levels
 from dcmsync.plan.compare import INSTANCES, Match, Trust, by_content, count, is_all_the_same, is_same_by_counts
 from dcmsync.plan.levels import Query
 from dcmsync.records.model import Change
+from dcmsync.transfer.both import both
 from dcmsync.transfer.contents import AT_ONCE, Contents
 from dcmsync.transfer.gathering import Group
-from dcmsync.transfer.side import Side
+from dcmsync.transfer.side import Early, Side
 from dcmsync.transfer.spill import Queue
 
 Record = Mapping[str, object]
@@ -103,13 +106,14 @@ class Comparison:
     async def below_study(self, source: Side, study: Record, theirs: Attributes | None) -> None:
         """Compares the series of a study; DEST has it, or has not and only parts of it are asked for."""
         listing = source.below(Level.SERIES, attributes_of(study), like=self.settings.query)
-        series: list[bytes] = []
-        async with aclosing(listing.run()) as found:
-            async for answer in found:
-                series.append(_ENCODE(_thing(Level.SERIES, source, answer)))  # noqa: PERF401  # one at a time
+
+        async def ours() -> list[bytes]:
+            async with aclosing(listing.run()) as found:
+                return [_ENCODE(_thing(Level.SERIES, source, answer)) async for answer in found]
+
+        series, (match, is_complete) = await both(ours, lambda: self._listed(Level.SERIES, theirs))
         if not series and not self._keys(Level.SERIES):
             self._nothing_below(source, study, Level.STUDY)
-        match, is_complete = await self._listed(Level.SERIES, theirs)
         changes: list[Change | None] = []
         held: list[bytes] = []
         for line in series:
@@ -149,11 +153,21 @@ class Comparison:
             and is_same_by_counts(Level.SERIES, series, theirs)
         ):
             return "same"
-        match, is_complete = await self._listed(Level.INSTANCE, theirs)
-        if is_asked_whole and not match and is_complete:
-            self.tell(series, "missing")
-            return "missing"
         listing = source.below(Level.INSTANCE, attributes_of(series), like=self.settings.query)
+        with closing(Early(listing)) as early:
+            if theirs is not None and source.catalogue is None and self.dest.catalogue is None:
+                (match, is_complete), _ = await both(lambda: self._listed(Level.INSTANCE, theirs), early.list)
+            else:
+                match, is_complete = await self._listed(Level.INSTANCE, theirs)
+            if is_asked_whole and not match and is_complete:
+                self.tell(series, "missing")
+                return "missing"
+            return await self._instances_of(source, series, early, match, is_complete)
+
+    async def _instances_of(
+        self, source: Side, series: Record, listing: Early, match: Match[Attributes], is_complete: bool
+    ) -> Change | None:
+        """The verdict on a series, by its instances."""
         with closing(_Judging(self, source, uids_of(series, Level.SERIES), match, is_complete)) as judging:
             async with aclosing(listing.run()) as found:
                 async for answer in found:
@@ -326,12 +340,17 @@ class _Judging:
         mine = {str(one["SOPInstanceUID"]): str(one["content"]) for one, _ in lot if one.get("content")}
         theirs = {str(one["SOPInstanceUID"]): content for one, content in lot if content}
         comparison = self._comparison
-        lacking = {uid: kind for uid, kind in here.items() if uid not in mine}
-        if self._source is not None:
-            above = {**self._uids, "PatientID": levels.patient_of(lot[0][0])}  # as the source has it
-            mine |= await comparison.digests(self._source, above, lacking)
-        lacking = {uid: kind for uid, kind in kinds.items() if uid not in theirs}
-        theirs |= await comparison.digests(comparison.dest, self._uids, lacking)
+        source, dest = self._source, comparison.dest
+        above = {**self._uids, "PatientID": levels.patient_of(lot[0][0])}  # as the source has it
+        here = {uid: kind for uid, kind in here.items() if uid not in mine}
+        there = {uid: kind for uid, kind in kinds.items() if uid not in theirs}
+        if source is None:
+            theirs |= await comparison.digests(dest, self._uids, there)
+        else:
+            ours, others = await both(
+                partial(comparison.digests, source, above, here), partial(comparison.digests, dest, self._uids, there)
+            )
+            mine, theirs = {**mine, **ours}, {**theirs, **others}
         for one, _ in lot:
             uid = str(one["SOPInstanceUID"])
             change = by_content(mine.get(uid), theirs.get(uid))

@@ -9,13 +9,18 @@ beginning is asked once more. Refuses to compare.
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 
+import msgspec
+
 from dcmsync.contract import Ask, Attributes, Catalogue, Ending, Level, Receiver, Session, Want
 from dcmsync.errors import Disconnected, PeerError
 from dcmsync.plan import levels
 from dcmsync.plan.compare import COUNTS
 from dcmsync.plan.levels import DEFAULT_KEYS, Query
 from dcmsync.transfer.inventory import Inventory
+from dcmsync.transfer.spill import Queue
 
+_ENCODE = msgspec.json.Encoder().encode
+_DECODE = msgspec.json.Decoder(dict[str, object]).decode
 _MOST_ANSWERS = 100  # to a question about one thing; some nodes ignore what is asked
 
 
@@ -133,6 +138,41 @@ class Listing:
 
     def _new(self) -> Inventory:
         return Inventory(self._side.session, name=self._side.name, warn=self._side.warn)
+
+
+class Early:
+    """A list that may be asked for before somebody takes what it has."""
+
+    def __init__(self, listing: "Listing") -> None:
+        self._listing = listing
+        self._waiting: Queue | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing says that it was cut short."""
+        return self._listing.is_complete
+
+    async def list(self) -> None:
+        """Asks for all of it, and has it wait. Raises PeerError, LocalTrouble."""
+        self._waiting = Queue()
+        async with aclosing(self._listing.run()) as found:
+            async for answer in found:
+                self._waiting.put(_ENCODE(answer))
+
+    async def run(self) -> AsyncGenerator[dict[str, object], None]:
+        """What is listed, once. Raises PeerError, LocalTrouble."""
+        if self._waiting is not None:
+            for line in self._waiting.drain():
+                yield _DECODE(line)
+            return
+        async with aclosing(self._listing.run()) as found:
+            async for answer in found:
+                yield answer
+
+    def close(self) -> None:
+        """Lets go of what waits."""
+        if self._waiting is not None:
+            self._waiting.close()
 
 
 class Nothing:

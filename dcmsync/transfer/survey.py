@@ -26,6 +26,7 @@ from dcmsync.plan import levels
 from dcmsync.plan.compare import COUNTS
 from dcmsync.plan.levels import Query
 from dcmsync.plan.window import Judge
+from dcmsync.transfer.both import worst
 from dcmsync.transfer.comparison import Comparison, uids_of
 from dcmsync.transfer.side import Side
 from dcmsync.transfer.spill import Index, Queue
@@ -95,7 +96,7 @@ class Survey:
                     tasks.start_soon(self._list)
                     await self._look_at_all()
             except BaseExceptionGroup as group:
-                raise _worst(group) from None
+                raise worst(group) from None
             if self._failure is not None:
                 raise self._failure
             for line in self._deeper.drain():
@@ -190,16 +191,3 @@ class Survey:
 _PAIR: msgspec.json.Decoder[tuple[dict[str, object], dict[str, object] | None]] = msgspec.json.Decoder(
     tuple[dict[str, object], dict[str, object] | None]
 )
-
-
-def _worst(group: BaseExceptionGroup) -> BaseException:
-    """The exception that counts, of those that ended a task group."""
-    leaves: list[BaseException] = []
-    waiting: list[BaseException] = [group]
-    while waiting:
-        error = waiting.pop()
-        if isinstance(error, BaseExceptionGroup):
-            waiting += error.exceptions
-        else:
-            leaves.append(error)
-    return max(leaves, key=lambda leaf: leaf.exit_status if isinstance(leaf, DcmsyncError) else 1 << 8)

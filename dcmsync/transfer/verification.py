@@ -21,8 +21,9 @@ from dcmsync.contract import WITH_UID, Attributes, Catalogue, Holding, Level
 from dcmsync.errors import ExitStatus, InputError, PeerError
 from dcmsync.plan.levels import Query, patient_of
 from dcmsync.plan.proof import Claim, Holds, Lowest, Reason, Verdict, judge, judge_count
+from dcmsync.transfer.both import both
 from dcmsync.transfer.contents import Contents
-from dcmsync.transfer.side import Side
+from dcmsync.transfer.side import Early, Side
 from dcmsync.transfer.spill import Queue
 
 TOGETHER = 500
@@ -188,19 +189,27 @@ class Verification:
         """All that is below a study or series: how many, which ones, and those of the sample one by one."""
         listing = spot.side.listing(_ALL_BELOW, claim.uids)
         present: set[str] = set()
-        with closing(Queue()) as waiting:
-            async with aclosing(listing.run()) as found:
-                async for thing in found:
-                    present.add(_sop(thing))
-                    if self._settings.holds(_sop(thing)) and (self._settings.read_data or self._settings.itemize):
-                        waiting.put(_ENCODE(thing))
+        is_compared = claim.source and not claim.is_own and not claim.is_outcome
+        source = (await self._spot(claim.source)).side if is_compared else None
+        with closing(Queue()) as waiting, closing(Early((source or spot.side).listing(_ALL_BELOW, claim.uids))) as said:
+
+            async def look() -> None:
+                async with aclosing(listing.run()) as found:
+                    async for thing in found:
+                        present.add(_sop(thing))
+                        if self._settings.holds(_sop(thing)) and (self._settings.read_data or self._settings.itemize):
+                            waiting.put(_ENCODE(thing))
+
+            if source is not None and source.catalogue is None and spot.side.catalogue is None:
+                await both(look, said.list)
+            else:
+                await look()
             spoilt = await self._one_by_one(spot, claim, waiting)
-        lacking = self._tell_broken(spot, claim, present)
-        verdict = judge_count(claim, len(present), is_complete=listing.is_complete)
-        if claim.source and not claim.is_own and not claim.is_outcome:
-            source = (await self._spot(claim.source)).side
-            more, verdict = await self._tell_lacking(spot, claim, source, present)
-            lacking += more
+            lacking = self._tell_broken(spot, claim, present)
+            verdict = judge_count(claim, len(present), is_complete=listing.is_complete)
+            if source is not None:
+                more, verdict = await self._tell_lacking(spot, claim, source.name, said, present)
+                lacking += more
         if verdict.reason == "unknown":
             self.status = max(self.status, ExitStatus.INCOMPLETE)
         claimed = max(claim.count or 0, len(present) + len(lacking))
@@ -240,13 +249,12 @@ class Verification:
         return failures
 
     async def _tell_lacking(
-        self, spot: Spot, claim: Claim, source: Side, present: set[str]
+        self, spot: Spot, claim: Claim, source: str, listing: Early, present: set[str]
     ) -> tuple[list[Verdict], Verdict]:
         """Compares with what the source of a record lists; that decides, whatever the counts say."""
         failures = []
         known = self._broken_at(spot)
         instances = 0
-        listing = source.listing(_ALL_BELOW, claim.uids)
         async with aclosing(listing.run()) as found:
             async for thing in found:
                 instances += 1
@@ -258,8 +266,8 @@ class Verification:
                     failures.append(self._absent(spot, uid))
                     self._tell_instance(_below(claim, uids), failures[-1], {})
         if not instances or not listing.is_complete:
-            return failures, Verdict("unknown", f"{source.name} does not say for certain what there should be")
-        return failures, Verdict(None, f"each of the {instances} instances that {source.name} lists")
+            return failures, Verdict("unknown", f"{source} does not say for certain what there should be")
+        return failures, Verdict(None, f"each of the {instances} instances that {source} lists")
 
     # Reading
 

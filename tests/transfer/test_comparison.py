@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import anyio
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as some
 
-from dcmsync.contract import Ask, Attributes, Ending, Level, Want
+from dcmsync.contract import Ask, Attributes, Ending, Level, Receiver, Want
 from dcmsync.errors import Disconnected, ExitStatus, PeerError, Refused, Unreachable
 from dcmsync.plan.compare import CHANGES, Trust
 from dcmsync.plan.levels import Query
@@ -395,3 +396,37 @@ def test_content_is_asked_for_by_the_patient_that_the_record_of_the_source_names
     assert not Compared(mine, theirs, trust="content", lines=lines).error
     assert [want.patient_id for want in mine.wants] == ["P1"]
     assert [want.patient_id for want in theirs.wants] == [""], "there it may have another one"
+
+
+class Meeting(Archive):
+    """A place that answers about what is below something, or gives instances, once the other one is asked, too."""
+
+    def __init__(self, rows: list[Row], arrived: dict[str, set[str]], name: str) -> None:
+        super().__init__(rows, name=name)
+        self._arrived = arrived
+
+    async def find(self, ask: Ask) -> AsyncGenerator[Attributes | Ending, None]:
+        if ask.level > Level.STUDY and not ask.keys.get(ask.level.unique_key):
+            await self._meet(ask.level.name)
+        async with aclosing(super().find(ask)) as answers:
+            async for answer in answers:
+                yield answer
+
+    async def fetch(self, want: Want, receiver: Receiver) -> Ending:
+        await self._meet("fetch")
+        return await super().fetch(want, receiver)
+
+    async def _meet(self, what: str) -> None:
+        there = self._arrived.setdefault(what, set())
+        there.add(self.name)
+        with anyio.fail_after(5):
+            while len(there) < 2:
+                await anyio.lowlevel.checkpoint()
+
+
+def test_two_places_that_are_far_away_work_at_the_same_time() -> None:
+    arrived: dict[str, set[str]] = {}
+    held = rows({(1, 1, 1), (1, 1, 2)})
+    compared = Compared(Meeting(held, arrived, "A"), Meeting(held, arrived, "B"), trust="content")
+    assert not compared.error and [record["change"] for record in compared.told] == ["same"]
+    assert arrived == {"SERIES": {"A", "B"}, "INSTANCE": {"A", "B"}, "fetch": {"A", "B"}}

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import anyio
@@ -129,6 +130,23 @@ def test_with_at_both_sides_are_listed_and_the_counts_do_not_matter() -> None:
     done = Verified([record], Archive(HELD), Archive(less), at="B")
     assert done.found == [("instance", "failed", "missing"), ("study", "failed", "missing")]
     assert done.outcomes[0].items() >= {"SOPInstanceUID": "1.1.2.2", "source": "A", "destination": "B"}.items()
+
+
+def test_with_at_both_sides_work_at_the_same_time() -> None:
+    there: set[str] = set()
+
+    class Meeting(Archive):
+        async def find(self, ask: Ask) -> AsyncGenerator[Attributes | Ending, None]:
+            there.add(self.name)
+            with anyio.fail_after(5):
+                while len(there) < 2:
+                    await anyio.lowlevel.checkpoint()
+            async with aclosing(super().find(ask)) as answers:
+                async for answer in answers:
+                    yield answer
+
+    done = Verified([STUDY], Meeting(HELD, name="A"), Meeting(HELD, name="B"), at="B")
+    assert done.found == [("study", "present", "")] and there == {"A", "B"}
 
 
 def test_a_source_that_lists_nothing_proves_nothing() -> None:

@@ -92,7 +92,7 @@ class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True, tag="outcom
     """What happened to one thing. Fed back into `pull` or `push`, a failed one is work.
 
     A series outcome carries counts of its instances by result. `reason` is a word for programs, `message` one for
-    people, `status` the DIMSE status as 0xA700, `retry` whether trying again may help.
+    people, `status` the DIMSE status as 0xA700 or that of HTTP as 404, `retry` whether trying again may help.
     """
 
     level: LevelWord

@@ -24,7 +24,7 @@ DESCRIPTIONS: dict[str, str] = {
     "destination": "the locator of the place it went to",
     "reason": "a word for programs: why",
     "message": "a sentence for people: why",
-    "status": "the DIMSE status, as 0xA700",
+    "status": "the DIMSE status, as 0xA700, or that of HTTP, as 404",
     "retry": "whether trying again may help",
     "dry_run": "nothing was done: this is what would have been",
     "instances": "how many instances the series has",

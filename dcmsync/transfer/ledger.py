@@ -13,6 +13,7 @@ from dcmsync.contract import Attributes, Ending, Landed
 from dcmsync.errors import DcmsyncError, ExitStatus, OutOfResources, Refused
 from dcmsync.records.model import LevelWord, Outcome, Result
 
+_HTTP = range(400, 528)  # statuses of HTTP that are errors; those of DIMSE lie below and above (PS3.7 Annex C)
 _TRY_AGAIN = frozenset(("stalled", "disconnected", "unreachable", "rejected", "missing", "local"))
 _UNSETTLED = frozenset(("interrupted", "changed"))  # nothing is wrong with the instance; the moment was
 
@@ -147,7 +148,7 @@ class Ledger:
             lasting = ExitStatus.RETRY if may_pass and verdict.outcome == "failed" else ExitStatus.FAILED
             self._raise(verdict.trouble.exit_status if verdict.trouble else lasting)
         if verdict.status:
-            common["status"] = f"0x{verdict.status:04X}"
+            common["status"] = _written(verdict.status)
         self._note(uid, verdict.outcome, **common)
 
     def _twin_landed(self, verdict: Landed, earlier: Outcome) -> None:
@@ -166,7 +167,7 @@ class Ledger:
 
     def fail_rest(self, error: DcmsyncError) -> None:
         """Everything that lacks failed, because of `error`; so did the series when its inventory is unknown."""
-        status = f"0x{error.status:04X}" if isinstance(error, Refused) and error.status else None
+        status = _written(error.status) if isinstance(error, Refused) and error.status else None
         retry = True if isinstance(error, OutOfResources) else None
         self._give_up(error.reason, str(error), error.exit_status, status, retry=retry)
 
@@ -179,7 +180,7 @@ class Ledger:
     def refuse_rest(self, message: str, ending: Ending) -> None:
         """Everything that lacks failed, because the peer ended with a failure status."""
         exit_status = ExitStatus.RETRY if ending.may_pass else ExitStatus.FAILED
-        self._give_up("refused", message, exit_status, f"0x{ending.status:04X}", retry=ending.may_pass)
+        self._give_up("refused", message, exit_status, _written(ending.status), retry=ending.may_pass)
 
     def missing_rest(self, message: str) -> None:
         """Everything that lacks was asked for again and again, and did not come."""
@@ -255,3 +256,8 @@ class Ledger:
 def _is_odd(outcome: Outcome) -> bool:
     """Whether something is to be said of an instance that was stored all the same."""
     return outcome.reason in ("unproven", "warning")
+
+
+def _written(status: int) -> str:
+    """A status as records have it: of DIMSE as 0xA700, of HTTP as 404."""
+    return str(status) if status in _HTTP else f"0x{status:04X}"

@@ -96,6 +96,15 @@ def test_what_lacks_fails_with_the_error(error: Exception, status: ExitStatus, r
     assert made.status is status
 
 
+@pytest.mark.parametrize(
+    ("status", "word"), [(0xA900, "0xA900"), (0x0110, "0x0110"), (0x0211, "0x0211"), (404, "404"), (503, "503")]
+)
+def test_a_status_of_http_is_told_as_such(status: int, word: str) -> None:
+    made = ledger(1)
+    made.fail_rest(Refused("no", status=status))
+    assert {outcome.status for outcome in told(made)} == {word}
+
+
 def test_an_error_after_everything_came_changes_nothing() -> None:
     made = ledger(1)
     made.landed(landed(1))

@@ -23,7 +23,8 @@ class Depot:
     `answer` gives what becomes of a parcel, from its UID and how often it has come; `keeps` whether it is really kept.
     `allows`: so many associations at a time. `kinds`: so many kinds of instances fit one association. `cannot`: why it
     cannot be asked. `calls` raises what befalls the n-th association. With `together` it takes several parcels in one
-    delivery; `deliveries` has the UIDs of each, and a delivery that holds one which breaks is lost as a whole.
+    delivery; `deliveries` has the UIDs of each, and a delivery that holds one which breaks is lost as a whole. One that
+    does not `names` its instances still counts them.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Depot:
         calls: Callable[[int], Exception | None] = lambda nth: None,
         lists: Callable[[str], bool] = lambda uid: True,
         together: Together | None = None,
+        names: bool = True,
     ) -> None:
         self.name = "DEPOT@there:104"
         self.stored: dict[str, bytes] = {}
@@ -46,6 +48,7 @@ class Depot:
         self.order: list[str] = []
         self.deliveries: list[list[str]] = []
         self.together = together
+        self.names = names
         self.opened = 0
         self.open = 0
         self.most_open = 0
@@ -108,6 +111,8 @@ class Talk:
         await anyio.lowlevel.checkpoint()
         if depot.cannot is not None:
             raise depot.cannot
+        if ask.level is Level.INSTANCE and not depot.names:
+            raise Rejected(f"{depot.name}: names no instances")
         listed = [uid for uid in depot.stored if depot.lists(uid) or ask.keys.get("SOPInstanceUID") == uid]
         study, series = ask.keys["StudyInstanceUID"], ask.keys.get("SeriesInstanceUID", "")
         homes = {uid: depot.home(uid) for uid in listed}

@@ -418,6 +418,20 @@ def test_a_delivery_that_breaks_is_tried_again_parcel_by_parcel(poison: str, job
     assert all([uid] in sent.depot.deliveries for uid in company)
 
 
+def test_what_broke_a_delivery_is_in_no_other_even_behind_one_that_did_not() -> None:
+    async def main() -> None:
+        async with Fleet(Depot(together=TEN), 1) as fleet:
+            courier = Courier(fleet, lambda verdict: None)
+            for one in many(4):
+                courier.take(one)
+            courier._breaks_of["1.1.1.3"] = 1
+            first = courier._waiting.popleft()
+            fitting = courier._fitting(first, TEN)
+            assert [one.arrival.sop_instance_uid for one in fitting] == ["1.1.1.1", "1.1.1.2"]
+
+    anyio.run(main)
+
+
 def test_a_delivery_that_breaks_once_costs_its_parcels_one_more() -> None:
     def answer(uid: str, nth: int) -> Answer:
         return Disconnected("gone") if uid == "1.1.1.20" and nth == 1 else KEEPS

@@ -61,6 +61,7 @@ class Pushed:
         force: bool = False,
         jobs: int = 2,
         sending: Sending | None = None,
+        counts: bool = False,
         **settings: Any,
     ) -> None:
         self.depot = depot
@@ -69,6 +70,7 @@ class Pushed:
         self.warnings: list[str] = []
         self.verify, self.trust, self.force, self.jobs = verify, trust, force, jobs
         self.sending = sending or Sending()
+        self.counts = counts
         anyio.run(self._run, works or (work(SERIES),), Settings(jobs=jobs, itemize=True, trust=trust, **settings))
 
     async def _run(self, works: Sequence[Sequence[Work]], settings: Settings) -> None:
@@ -87,8 +89,10 @@ class Pushed:
                         Consigner(consigning), partial(Courier, fleet, settings=self.sending)
                     )
                     if self.verify != "none":
-                        witness = Witness(asked, contents if self.verify == "content" else None, late_s=(0.001, 0.001))
-                        target.prover = witness
+                        target.prover = Witness(
+                            asked, contents if self.verify == "content" else None, counts=self.counts,
+                            late_s=(0.001, 0.001),
+                        )  # fmt: skip
                 self.pull: Pull[Parcel] = Pull(
                     settings, [target], open_source=lambda name: self.archive, write=self.outcomes.append,
                     warn=self.warnings.append, meter=Quiet(),
@@ -260,6 +264,20 @@ def test_a_destination_that_cannot_be_asked_leaves_things_unproven(error: PeerEr
     assert pushed.pull.status is ExitStatus.FAILED
     assert pushed.depot.asked == 1
     assert len(pushed.warnings) == 1
+
+
+def test_where_no_instance_is_named_as_many_as_there_should_be_are_proof_if_that_is_agreed() -> None:
+    doubted = Pushed(Depot(names=False))
+    assert (doubted.pull.status, doubted.outcome(3).reason) == (ExitStatus.FAILED, "unproven")
+    counted = Pushed(Depot(names=False), counts=True)
+    assert (counted.pull.status, counted.outcome(3).outcome) == (ExitStatus.DONE, "stored")
+    assert len(counted.warnings) == 1  # that it cannot be asked what it has is said once
+    for depot in (Depot(names=False, keeps=lambda uid, nth: uid != "1.1.1.4"), Depot(cannot=Rejected("no"))):
+        fewer = Pushed(depot, counts=True)
+        assert (fewer.pull.status, fewer.outcome(3).reason) == (ExitStatus.FAILED, "unproven")
+    never = Ending(status=0xA900, why="DEPOT: answered 0xA900")
+    one_failed = Pushed(Depot(names=False, answer=lambda uid, nth: never if uid == "1.1.1.4" else KEEPS), counts=True)
+    assert (one_failed.outcome(3).reason, one_failed.outcome(4).outcome) == (UNSET, "failed")
 
 
 def test_its_word_is_taken_when_asked_to() -> None:

@@ -3,6 +3,7 @@
 import socket
 import subprocess
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from dcmsync.net.tls import Secure, Terms, server
 from dcmsync.wire.dimse import commitment, operations
 from tests import peers, samples
 from tests.certs import Authority
+from tests.fakes import scripted
 from tests.fakes.taker import Taker
 from tests.nodes import Caller
 
@@ -267,3 +269,88 @@ def test_with_tls_nobody_is_heard_in_plain_and_without_it_nobody_with(
         assert done.returncode != 0 and not taker.asked
         words = "speaks plain DICOM on this port, not TLS" if wants else "speaks TLS where plain DICOM was expected"
         assert [words in each and each.startswith("127.0.0.1: ") for each in mailbox.misfits] == [True]
+
+
+# Later than anybody waits
+
+
+def step_by_step(
+    expected: Expectation | Promise, steps: Sequence[Callable[[Caller], Any]], taker: Taker | None = None
+) -> tuple[list[Any], Mailbox, bytes]:
+    """What each step of one caller gives; nothing is expected any more from the second step on. Then the answer to an
+    association that another caller asks for.
+    """
+
+    async def main() -> tuple[list[Any], Mailbox, bytes]:
+        with Watch() as watch, ExitStack() as stack:
+            mailbox = Mailbox("127.0.0.1", 0, limits=Limits(timeout_s=5), watch=watch)
+            if isinstance(expected, Promise):
+                mailbox.expect(expected)
+                stack.callback(mailbox.forget, expected)
+            else:
+                pair = socket.socketpair()
+                for one in pair:
+                    stack.push(one)
+                guard = Guard(pair[0], timeout_s=5, whole_s=5)
+                stack.enter_context(mailbox.claim(expected, taker or Taker({}), guard))
+            found = []
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(mailbox.run)
+                with await anyio.to_thread.run_sync(Caller, mailbox.port) as caller:
+                    for step in steps:
+                        found.append(await anyio.to_thread.run_sync(step, caller))
+                        stack.close()
+                with await anyio.to_thread.run_sync(Caller, mailbox.port) as late:
+                    answer = await anyio.to_thread.run_sync(late.request, [(CT, (EXPLICIT,))])
+                tasks.cancel_scope.cancel()
+        return found, mailbox, answer
+
+    return anyio.run(main)
+
+
+def test_a_report_that_comes_when_nobody_waits_any_more_is_refused() -> None:
+    promise = Promise("2.25.1", own_ae="DCMSYNC", hosts=frozenset(("127.0.0.1",)))
+    report = commitment.Report(transaction_uid="2.25.1", kept=(commitment.Reference(CT, "1.2"),))
+
+    def tell(caller: Caller) -> int | None:
+        octets = commitment.encode_report(report, EXPLICIT)
+        caller.say(1, commitment.event_report(7, report).request, octets)
+        return caller.hear()[0].status
+
+    def open_up(caller: Caller) -> None:
+        caller.associate([(commitment.PUSH_MODEL, (EXPLICIT,))], takes=(commitment.PUSH_MODEL,))
+
+    (_, code, again), mailbox, answer = step_by_step(promise, [open_up, tell, tell])
+    assert (code, again, promise.report) == (UNKNOWN_TRANSACTION, UNKNOWN_TRANSACTION, None)
+    assert answer[:1] == b"\3" and mailbox.strangers == {"127.0.0.1": 1}, "and nobody may come to say it"
+
+
+def test_a_report_that_comes_again_is_answered_and_says_nothing_new() -> None:
+    promise = Promise("2.25.1", own_ae="DCMSYNC", hosts=frozenset(("127.0.0.1",)))
+    promise.keep(commitment.Report(transaction_uid="2.25.1", kept=(commitment.Reference(CT, "1.1"),)))
+    first = promise.report
+    promise.keep(commitment.Report(transaction_uid="2.25.1"))
+    assert promise.report is first
+
+
+def test_what_is_half_here_when_nobody_waits_any_more_is_discarded_and_the_rest_refused() -> None:
+    taker = Taker({"1.1": CT, "1.2": CT})
+    request = operations.store(1, CT, "1.1").request
+
+    def begin(caller: Caller) -> None:
+        caller.associate([(CT, (EXPLICIT,))])
+        caller.socket.sendall(scripted.message(1, request, bytes(100), is_last=False))
+        peers.wait_for(lambda: taker.octets == 100)
+
+    def finish(caller: Caller) -> int | None:
+        caller.socket.sendall(scripted.fragment(1, bytes(100), is_last=True))
+        return caller.hear()[0].status
+
+    def another(caller: Caller) -> int | None:
+        caller.say(1, operations.store(2, CT, "1.2").request, bytes(10))
+        return caller.hear()[0].status
+
+    (_, half, late), mailbox, answer = step_by_step(expectation("1.1", "1.2"), [begin, finish, another], taker)
+    assert (half, late) == (0xC000, 0xC000)
+    assert (taker.arrived, taker.discarded, taker.octets, mailbox.refused) == ([], 1, 100, 1)
+    assert answer[:1] == b"\3"

@@ -20,6 +20,7 @@ from dcmsync.wire.elements import walk
 from dcmsync.wire.part10 import PREAMBLE_OCTETS, Head, parse_file, text
 
 MAX_INSTANCE_OCTETS = 1 << 36
+MAX_USELESS_OCTETS = 1 << 30  # of what can become no instance, before it is taken to be without end
 _PREFIX_END = PREAMBLE_OCTETS + 4
 _FIRST_LOOK_OCTETS = _PREFIX_END + 8
 _MAX_HEAD_OCTETS = 1 << 20  # group 0002 has some 200; private information in it (0002,0102) may be longer
@@ -66,6 +67,8 @@ class Intake:
         if self._octets > self._max_octets:
             self.drop("it is too large")
             raise RemoteProtocolError(f"sent an instance of more than {self._max_octets:,} octets")
+        if self._why and not self._status and self._octets > MAX_USELESS_OCTETS:
+            raise RemoteProtocolError(f"sent {MAX_USELESS_OCTETS:,} octets and more of what is useless: {self._why}")
         if self._gathered is None:
             self._pass_on(memoryview(piece))
             return

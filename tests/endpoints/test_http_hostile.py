@@ -373,6 +373,11 @@ ENDLESS = {
     "a list": ("application/dicom+json", b"[", b'{"0020000D":{"vr":"UI","Value":["1.2"]}},'),
     "one text": ("application/json", b'{"a":"', b"a"),
     "XML": ("text/xml", b"<a>", b"<b>c</b>"),
+    "a search result": ("text/xml", b"<studySearchResults>", b"<b>c</b>"),
+    "a SOAP part": ('multipart/related; boundary=x; type="application/xop+xml"',
+                    b"--x\r\nContent-Type: application/xop+xml\r\n\r\n<a>", b"<b>c</b>"),
+    "a broken SOAP part": ('multipart/related; boundary=x; type="application/xop+xml"',
+                           b"--x\r\nContent-Type: application/xop+xml\r\n\r\n</a>", b"<b>c</b>"),
     "a tag": ("text/xml", b"<a ", b"a"),
     "blanks": ("text/html", b"", b" "),
     "multipart without a part": ("multipart/related; boundary=x", b"", b"preamble "),
@@ -385,7 +390,12 @@ ENDLESS = {
 
 @pytest.mark.parametrize("what", ENDLESS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_answer_without_end_is_ended(kind: str, what: str, made: list[Sample]) -> None:
+def test_an_answer_without_end_is_ended(
+    kind: str, what: str, made: list[Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("rad69.session.MOST_SOAP_OCTETS", "mint.results.MAX_IDLE_OCTETS", "xnat.listing.ANSWER_OCTETS"):
+        monkeypatch.setattr(f"dcmsync.endpoints.{name}", 4 << 20)  # what these read goes by slowly
+    monkeypatch.setattr("dcmsync.net.instances.MAX_USELESS_OCTETS", 64 << 20)
     with Endless(*ENDLESS[what]) as endless:
         visit = Visit(kind, endless.url, made)
     assert visit.errors and not visit.keeper.files

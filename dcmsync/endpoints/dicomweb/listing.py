@@ -23,7 +23,7 @@ from dcmsync.wire import jsonvalues
 
 PAGES = (1000, 200, 100)
 """How many things to ask for at once; the smaller ones for those who refuse the others (Azure gives 200 at most)."""
-MAX_PAGE_OCTETS = 256 << 20
+MAX_PAGE_OCTETS = 64 << 20
 _MEDIA_TYPES = ("application/dicom+json", "application/json")
 MAX_THINGS = 5_000_000
 _MOST_CLAIMS = 100_000

@@ -17,6 +17,7 @@ from dcmsync.wire.codings import EXPLICIT_LITTLE
 from dcmsync.wire.dataset import SPECIFIC_CHARACTER_SET, decode_values, entry, tag_of
 from dcmsync.wire.markup import Markup
 
+MAX_IDLE_OCTETS = 64 << 20  # in which there is no answer
 MAX_STUDY_OCTETS = 256 << 20  # of one study, as it is held
 
 _ROOT = "studySearchResults"
@@ -50,12 +51,16 @@ class Results:
         self._open: list[_Thing | None] = []  # what the open elements below the root are; None for what is passed by
         self._has_root = False
         self._held = 0
+        self._idle = 0  # octets since the last answer
         self._found: list[dict[str, object]] = []
 
     def feed(self, octets: bytes) -> list[dict[str, object]]:
         """The answers that are complete with these octets. Raises RemoteProtocolError."""
         self._markup.feed(octets)
         found, self._found = self._found, []
+        self._idle = 0 if found else self._idle + len(octets)
+        if self._idle > MAX_IDLE_OCTETS:
+            raise RemoteProtocolError(f"sent {MAX_IDLE_OCTETS >> 20} MiB in which there is no answer")
         return found
 
     def close(self) -> None:

@@ -30,6 +30,7 @@ SPOKEN = (200, 400, 415, 500)
 _XOP = "application/xop+xml"
 _XML = ("application/soap+xml", _XOP, "text/xml", "application/xml")
 _ACCEPT = "multipart/related, application/xop+xml, application/soap+xml"
+MOST_SOAP_OCTETS = 32 << 20  # without any document in them
 _UNASKED = 100  # documents beyond those that were asked for
 _OTHER_FORM = 415
 _SOME = 0xB000
@@ -178,6 +179,7 @@ class _Gathering:
         self._receiver = receiver
         self._most = most
         self._documents = 0
+        self._soap_octets = 0  # since the last octets of a document
         self._intake: Intake | None = None
         self._inline: Intake | None = None
 
@@ -194,6 +196,8 @@ class _Gathering:
                 async with aclosing(answer.pieces()) as pieces:
                     async for piece in pieces:
                         await self._read_soap(piece)
+                        if self.defect:  # and nothing stands beside it
+                            break
                 self._end_soap()
             else:
                 await self._read_parts(answer)
@@ -244,7 +248,10 @@ class _Gathering:
                 self._end_soap()
 
     async def _read_soap(self, octets: bytes | memoryview) -> None:
-        """The next octets of the SOAP part, and of the documents in it."""
+        """The next octets of the SOAP part, and of the documents in it. Raises RemoteProtocolError for too many."""
+        self._soap_octets += len(octets)
+        if self._soap_octets > MOST_SOAP_OCTETS:
+            raise RemoteProtocolError(f"sent more than {MOST_SOAP_OCTETS >> 20} MiB of SOAP without any document")
         if self.defect:
             return
         try:
@@ -252,6 +259,7 @@ class _Gathering:
         except RemoteProtocolError as error:
             self.defect = error.message
         for piece in self.reply.inline():
+            self._soap_octets = 0
             if self._inline is None:
                 self._inline = await self._begun()
             if piece is not None:

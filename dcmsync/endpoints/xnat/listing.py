@@ -20,7 +20,7 @@ from dcmsync.net.http import Door, Query
 from dcmsync.wire.markup import Markup
 
 JSON: Query = (("format", "json"),)
-_ANSWER_OCTETS = 256 << 20
+ANSWER_OCTETS = 64 << 20
 _ARCHIVED: Query = (
     ("format", "json"),
     ("xsiType", "xnat:imageSessionData"),
@@ -122,7 +122,7 @@ class Lister:
     async def _rows(self, path: str, query: Query) -> list[dict[str, str]]:
         """The rows of a list; names in lower case, values as text. Raises PeerError."""
         async with self._door.exchange("GET", path, query=query, headers={"Accept": "application/json"}) as answer:
-            octets = await answer.read(_ANSWER_OCTETS)
+            octets = await answer.read(ANSWER_OCTETS)
         try:
             found = msgspec.json.decode(octets)
             rows = found["ResultSet"]["Result"]
@@ -144,8 +144,7 @@ class Lister:
         markup = Markup(opened=opened, closed=lambda name: None)
         try:
             async with self._door.exchange("GET", f"data{session.path}", query=(("format", "xml"),)) as answer:
-                async for piece in answer.pieces():
-                    markup.feed(piece)
+                markup.feed(await answer.read(ANSWER_OCTETS))
             markup.close()
         except (Refused, RemoteProtocolError):
             return {}

@@ -78,7 +78,7 @@ class Pace:
             self.size = min(self._ceiling, 2 * self.size if self._doubles else self.size + 1)
 
     def _halve(self, size: int, now: float) -> None:
-        self.size = max(1, (size + 1) // 2)
+        self.size = (size + 1) // 2  # of one, one
         self._doubles = False
         self._before = None
         self._calm_until = now + _CALM_S

@@ -111,3 +111,45 @@ def test_a_place_that_is_out_of_resources_gets_half_once_for_each_time() -> None
 def test_a_look_is_due_after_some_instances_of_each_association() -> None:
     pace = Pace(16)
     assert [pace.done(0) for _ in range(TOGETHER * START)] == [False] * (TOGETHER * START - 1) + [True]
+
+
+def test_a_place_that_was_out_of_resources_never_gets_more_than_it_complained_of() -> None:
+    made = Made(lambda size: 50 * size, 64)
+    made.run(3)
+    assert made.pace.size == 64
+    made.pace = Pace(64, 10)
+    made.pace.congested(made.now)
+    assert made.run(600) == 10
+
+
+def test_trials_go_on_however_long_it_takes() -> None:
+    made = Made(lambda size: 50 * min(size, 4))
+    made.run(1000)
+    made.sizes.clear()
+    made.run(400)
+    assert made.sizes.count(5) >= 4, "every 80 s at the least"
+
+
+def test_instances_that_get_larger_do_not_look_slower() -> None:
+    pace = Pace(16)
+    pace.look(0.0, is_busy=True)
+    for _ in range(TOGETHER * START):
+        pace.done(0)
+    pace.look(0.5, is_busy=True)
+    assert pace.size == 8
+    for _ in range(TOGETHER * 8):
+        pace.done(1 << 20)
+    pace.look(2.5, is_busy=True)  # half as many a second, and 17 times the work
+    assert pace.size == 16
+
+
+def test_nothing_is_learnt_from_a_few_instances() -> None:
+    pace = Pace(16)
+    pace.look(0.0, is_busy=True)
+    for _ in range(TOGETHER * START - 1):
+        pace.done(0)
+    pace.look(60.0, is_busy=True)
+    assert pace.size == START
+    pace.done(0)
+    pace.look(60.0, is_busy=True)
+    assert pace.size == 8

@@ -187,7 +187,7 @@ def test_what_a_server_says_of_each_instance_is_the_outcome(
     assert (done.status, counts(done)) == (3, {"stored": 16, "failed": 4}), done
     assert failures(done) == {
         uids[0]: ("refused", "0xA900"), uids[1]: ("refused", "0x0122"), uids[3]: ("refused", "0x0110"),
-        uids[4]: ("refused", "0xC000"),
+        uids[4]: ("refused", "400"),
     }  # fmt: skip
     odd = [record for record in done.of_type("outcome") if record.get("reason") == "warning"]
     assert [(record["SOPInstanceUID"], record["status"]) for record in odd if record["level"] == "instance"] == [

@@ -39,12 +39,6 @@ _TOO_LARGE, _BROKEN, _FULL = 413, 500, 507
 _NOT_HERE = frozenset((404, 405, 410, 501))
 _MAY_PASS = frozenset((_BROKEN, _FULL))
 _JUDGED = frozenset((*range(200, 207), 400, 406, 409, 411, _TOO_LARGE, 415, 422, *_MAY_PASS, *_NOT_HERE))
-_MEANT: Mapping[int, int] = {
-    400: status.CANNOT_UNDERSTAND, 415: status.REFUSED_CLASS, 422: status.CANNOT_UNDERSTAND,
-    _FULL: status.OUT_OF_RESOURCES,
-}  # fmt: skip
-"""What an HTTP status means for the one instance that was sent, where the answer does not list it."""
-
 _PHRASED = frozenset(map(int, HTTPStatus))
 _STORED_TAG, _FAILED_TAG, _UID_TAG = "00081199", "00081198", "00081155"  # ReferencedSOPSequence, FailedSOPSequence
 _WARNING_TAG, _REASON_TAG = "00081196", "00081197"  # WarningReason, FailureReason
@@ -137,11 +131,12 @@ class Storer:
             return ending
         if not is_alone and said.status != _FULL:
             return (await self._store([parcel]))[0]
-        words = f"{self._door.name}: answered {said.words}"
+        name = self._door.name
         if said.status < 300:
-            words = f"{self._door.name}: answered {said.status}, and does not list the instance as stored"
-        meaning = _MEANT.get(said.status, status.PROCESSING_FAILURE)
-        return Ending(status=meaning, may_pass=said.may_pass, why=words)
+            words = f"{name}: answered {said.status}, and does not list the instance as stored"
+            return Ending(status=status.PROCESSING_FAILURE, why=words)
+        code = status.OUT_OF_RESOURCES if said.status == _FULL else said.status
+        return Ending(status=code, may_pass=said.may_pass, why=f"{name}: answered {said.words}")
 
     def _ending(self, said: Said, uid: str) -> Ending | None:
         """What becomes of an instance that the answer lists; None when it does not."""

@@ -110,8 +110,6 @@ class Importer:
         if said.status in _DISLIKED and len(parcels) > 1:
             await self._look_for(named.study_uid)  # what stood before the one that it disliked is there
             return [(await self._store(named, [parcel]))[0] for parcel in parcels]
-        if said.status in _DISLIKED:
-            said = Ending(status=status.CANNOT_UNDERSTAND, why=said.why)
         return [said] * len(parcels) if said.status else [await self._settled(named)] * len(parcels)
 
     async def _without(
@@ -157,7 +155,7 @@ class Importer:
         return await self._lister.instances(session)
 
     async def _upload(self, named: Named, session: Kept | None, body: Pack) -> Ending:
-        """One upload: status 0 when XNAT took it, an HTTP status to try its instances alone, else a DIMSE status.
+        """One upload: status 0 when XNAT took it; of HTTP when it disliked an instance of it, or all.
 
         Raises Rejected, PeerError.
         """

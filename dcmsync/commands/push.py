@@ -11,9 +11,10 @@ COMMAND = Command(
     name="push",
     summary="deliver files, or what records name, to another machine; writes outcomes",
     description=(
-        "Sends to DEST, a DICOM node, by C-STORE: the instances in PATHs (files, folders, zip archives), or what the "
-        "study, series and instance records (and failed outcomes) on standard input name, each from its own source. "
-        "Writes one outcome record a series, and one for each instance that is not fine.\n\n"
+        "Sends to DEST the instances in PATHs (files, folders, zip archives), or what the study, series and instance "
+        "records (and failed outcomes) on standard input name, each from its own source. DEST is a DICOM node (by "
+        "C-STORE), a DICOMweb service (by STOW-RS, several instances in a request), or a project of XNAT. Writes one "
+        "outcome record a series, and one for each instance that is not fine.\n\n"
         "Each instance travels as it is, in its own transfer syntax; one that DEST does not take is named, with its "
         "SOP class and transfer syntax. Files are checked as wholes before anything is sent: what is truncated, "
         "damaged or does not say which instance it is, and what is no DICOM although it was named as a file, is named "
@@ -31,11 +32,17 @@ COMMAND = Command(
         "instances): what it promises to keep is proven, what it will not keep has `failed`. Its report comes on the "
         "same association, or to our port (see --port), so that it has to know our AE title, host and port; "
         "--timeout says how long each report is waited for. What it does not tell is `unproven`.\n\n"
+        "A DICOMweb service says of each instance what became of it; one that its answer does not list as stored has "
+        "failed, whatever the status, and what it has already counts once it lists it when asked again. To XNAT "
+        "instances go as zip archives, those of a study into one session of the pre-archive; a study that is archived "
+        "already is refused. XNAT names no instances before they are archived: as many files in a series as should be "
+        "there are the proof, where it counts them by series, and where it does not they stay `unproven`. An upload "
+        "whose answer is lost is looked for, not repeated.\n\n"
         "What DEST has no room for now is tried again after a pause; an instance that breaks associations is tried "
         "last, alone, and never keeps the others from arriving. Run the same command again and it goes on from there."
     ),
     options=(
-        Option(flags=("dest",), metavar="DEST", completion="endpoint", help="the node to deliver to"),
+        Option(flags=("dest",), metavar="DEST", completion="endpoint", help="where to deliver to"),
         Option(flags=("path",), metavar="PATH", nargs="*", completion="file",
                help="files, folders and zip archives to send; without any, the records on standard input say what"),
         *DELIVERING,
@@ -46,6 +53,8 @@ COMMAND = Command(
         ("dcmsync push pacs ./incoming", "all that is in a folder"),
         ("find /data -name '*.dcm' -mtime -1 -print0 | xargs -0 dcmsync push PACS@10.0.0.1:104", "the files of a day"),
         ("dcmsync query old-pacs StudyDate=2023* | dcmsync push new-pacs", "a year, from one node to another"),
+        ("dcmsync push https://pacs.example.org/dicom-web study.zip", "a zip archive, to a DICOMweb service"),
+        ("dcmsync push xnat+https://xnat.example.org/PROJECT ./scans", "to the pre-archive of a project"),
         ("dcmsync diff ./archive pacs StudyDate=2024* | dcmsync push pacs --verify content",
          "what it lacks, and proof of every octet"),
     ),

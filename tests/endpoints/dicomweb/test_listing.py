@@ -175,7 +175,8 @@ def test_a_warning_that_there_are_more_is_heeded() -> None:
             return answer([study(number) for number in range(8, 13)])
         return answer([study(number) for number in range(8)], headers=more)
 
-    answers, ending, _, _ = ask(serve)
+    longer = answer([study(number) for number in range(9)])
+    answers, ending, _, _ = ask(longer, answer([]), serve, asks=[STUDIES, STUDIES])  # which would make it the last page
     assert (len(answers), ending.truncated) == (13, False)
 
 

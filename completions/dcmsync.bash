@@ -86,7 +86,7 @@ _dcmsync() {
                 --log-format) kind='words:text json' ;;
             esac ;;
         pull)
-            options='--layout --link --symlink --move --itemize -i --force -f -n --dry-run --jobs -j --format --cache --no-cache --via --port --bwlimit --max-duration --max-transfer --timeout --calling --edit --edit-file --remap-uids --salt-file --keep-originals --require-end --config -q --quiet -v --verbose --log-format -h --help'
+            options='--metadata --layout --link --symlink --move --itemize -i --force -f -n --dry-run --jobs -j --format --cache --no-cache --via --port --bwlimit --max-duration --max-transfer --timeout --calling --edit --edit-file --remap-uids --salt-file --keep-originals --require-end --config -q --quiet -v --verbose --log-format -h --help'
             values=' --layout --jobs -j --format --cache --via --port --bwlimit --max-duration --max-transfer --timeout --calling --edit --edit-file --salt-file --config --log-format '
             places='directory'
             case $before in
@@ -210,8 +210,8 @@ _dcmsync() {
                 --log-format) kind='words:text json' ;;
             esac ;;
         serve)
-            options='--ae --port --bind --allow --allow-from --allow-any --tls --certificate --key --ca --require-identity --max-associations --destination --rescan --timeout --config -q --quiet -v --verbose --log-format -h --help'
-            values=' --ae --port --bind --allow --allow-from --certificate --key --ca --max-associations --destination --rescan --timeout --config --log-format '
+            options='--ae --port --bind --allow --allow-from --allow-any --tls --certificate --key --ca --require-identity --max-associations --destination --http --rescan --timeout --config -q --quiet -v --verbose --log-format -h --help'
+            values=' --ae --port --bind --allow --allow-from --certificate --key --ca --max-associations --destination --http --rescan --timeout --config --log-format '
             places='directory'
             case $before in
                 --ae) kind='none' ;;
@@ -224,6 +224,7 @@ _dcmsync() {
                 --ca) kind='file' ;;
                 --max-associations) kind='none' ;;
                 --destination) kind='endpoint' ;;
+                --http) kind='none' ;;
                 --rescan) kind='none' ;;
                 --timeout) kind='none' ;;
                 --config) kind='file' ;;
@@ -256,7 +257,7 @@ _dcmsync() {
         cache)
             options='--sample --itemize -i --cache --format --config -q --quiet -v --verbose --log-format -h --help'
             values=' --sample --cache --format --config --log-format '
-            places='none directory'
+            places='none file'
             case $before in
                 --sample) kind='none' ;;
                 --cache) kind='file' ;;

@@ -55,6 +55,12 @@ def test_every_option_and_status_is_in_the_man_page(verb: str) -> None:
         assert f".SH {part}\n" in text
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_the_page_of_edits_is_named_where_there_are_some_and_nowhere_else(verb: str) -> None:
+    last = (ROOT / "man" / f"dcmsync-{verb}.1").read_text().rpartition(".SH SEE ALSO")[2].replace("\\", "")
+    assert ("dcmsync-edits" in last) is (verb in ("pull", "push", "sync", "route"))
+
+
 def test_every_verb_is_in_the_overview() -> None:
     text = (ROOT / "man" / "dcmsync.1").read_text()
     for verb, row in VERBS.items():

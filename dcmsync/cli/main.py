@@ -52,7 +52,7 @@ VERBS: Mapping[str, Row] = {
         "dcmsync.commands.doctor", "see what works with a node, what to set, and what must be registered there"),
     "serve": Row("dcmsync.commands.serve", "be a small DICOM node over a folder"),
     "route": Row("dcmsync.commands.route", "listen, and forward what arrives by rules; writes outcomes"),
-    "cache": Row("dcmsync.commands.cache", "see, prove and clear up what is remembered of folders"),
+    "cache": Row("dcmsync.commands.cache", "see, prove and clear up what is remembered of folders and archives"),
     "config": Row(
         "dcmsync.commands.config", "show where each setting comes from; edit and check the configuration"),
     "demo": Row("dcmsync.commands.demo", "show query, filter and pull at work, on this machine alone"),

@@ -4,7 +4,7 @@ Only the most portable macros are used, so that groff, mandoc and the converters
 depends on nothing but the rows: no date, no terminal, no locale.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -18,6 +18,7 @@ from dcmsync.quirks import FLAGS, PROFILES
 from dcmsync.toml import written
 
 SETTINGS_BEGIN, SETTINGS_END = (rf'.\" {word}: made by `make pages`' for word in ("settings", "end of settings"))
+_EDITS = "dcmsync-edits(7)"
 _PIPELINE = "dcmsync query pacs StudyDate=20240101- | dcmsync filter Modality=CT | dcmsync pull ./archive"
 
 OVERVIEW = """\
@@ -55,7 +56,7 @@ def overview_page(commands: Iterable[Command], summary: str, version: str) -> st
         _section("OPTIONS", ["Every verb takes these:", *_options((*EVERYWHERE, HELP))]),
         _exit_status(),
         _section("ENVIRONMENT", _environment(EVERYWHERE)),
-        _see_also([f"dcmsync-{each.name}(1)" for each in commands]),
+        _see_also([f"dcmsync-{each.name}(1)" for each in commands], more=[_EDITS]),
     )
 
 
@@ -71,7 +72,7 @@ def verb_page(command: Command, version: str) -> str:
         _section("OPTIONS", [*_arguments(positionals(command)), *_options((*optionals(command), HELP))]),
         _exit_status(),
         _section("ENVIRONMENT", _environment(optionals(command))),
-        _see_also(["dcmsync(1)"]),
+        _see_also(["dcmsync(1)"], more=[_EDITS] if _is_about_edits(command) else []),
     )
 
 
@@ -188,8 +189,13 @@ def _environment(rows: Iterable[Option]) -> list[str]:
     return lines + [line for name, words in _VARIABLES for line in _item(_bold(name), words)]
 
 
-def _see_also(pages: list[str]) -> list[str]:
-    pages = [*pages, "dcmsync-records(5)", "dcmsync-locators(7)"]
+def _is_about_edits(command: Command) -> bool:
+    """Whether a verb edits, by an option or by what it is told of."""
+    return _EDITS in command.description or any("--edit" in option.flags for option in command.options)
+
+
+def _see_also(pages: list[str], more: Sequence[str] = ()) -> list[str]:
+    pages = [*pages, "dcmsync-records(5)", "dcmsync-locators(7)", *more]
     return _section("SEE ALSO", [", ".join(_bold(page[:-3]) + page[-3:] for page in pages)])
 
 

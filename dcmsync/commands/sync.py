@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dcmsync.commands.options import BRINGING, EDITING, TRUST, VERIFY, Command, Option, Streams, positive
-from dcmsync.errors import ExitStatus, Refused, UsageError
+from dcmsync.errors import ExitStatus, Refused
 
 if TYPE_CHECKING:
     from dcmsync.commands.places import Places
@@ -69,14 +69,16 @@ def run(arguments: Namespace, streams: Streams) -> ExitStatus:
     from dcmsync.commands.bringing import Bringing
     from dcmsync.commands.places import Places
     from dcmsync.commands.routing import Routing
+    from dcmsync.commands.syncing import asked, sorted_words
+    from dcmsync.commands.unsound import tell_unsound_of
     from dcmsync.net.patience import Watch
     from dcmsync.transfer.listing import Listing
 
-    sources, destinations, words = _sorted(arguments)
+    sources, destinations, words = sorted_words(arguments)
     with Watch() as watch:
         places = Places(arguments, watch, streams)
         routing = Routing(arguments.route, places) if arguments.route else None
-        query, keep = _what(arguments, places, sources, words, routing.route.keys if routing is not None else ())
+        query, keep = asked(arguments, places, sources, words, routing.route.keys if routing is not None else ())
         opened = [(word, places.open(word)) for word in sources]
         if routing is not None:
             return _sync_routed(arguments, streams, places, routing, opened, query, keep)
@@ -85,7 +87,7 @@ def run(arguments: Namespace, streams: Streams) -> ExitStatus:
 
         async def sync() -> ExitStatus:
             await listing.run()
-            status = _tell_unsound(bringing.tell, streams, places, sources, query)
+            status = tell_unsound_of(sources, places, query, write=bringing.tell, streams=streams)
             status = max(status, await bringing.run(listing.works), listing.status)
             if arguments.delete and status is ExitStatus.DONE:
                 _refuse_nothing(listing.things)
@@ -103,6 +105,7 @@ def _sync_routed(
     import anyio
 
     from dcmsync.commands.routed import Routed
+    from dcmsync.commands.unsound import tell_unsound_of
     from dcmsync.transfer.listing import Listing
 
     routed = Routed(arguments, streams, places, routing, dict(opened))
@@ -110,85 +113,11 @@ def _sync_routed(
 
     async def sync() -> ExitStatus:
         await listing.run()
-        status = _tell_unsound(routed.printer.write, streams, places, [word for word, _ in opened], query)
+        sources = [word for word, _ in opened]
+        status = tell_unsound_of(sources, places, query, write=routed.printer.write, streams=streams)
         return max(status, await routed.run(listing.works()), listing.status)
 
     return routed.end(anyio.run(places.receiving, sync), truncated=listing.trouble)
-
-
-def _sorted(arguments: Namespace) -> tuple[list[str], list[str], list[str]]:
-    """The sources, the destinations, and the words that say what must match. Raises UsageError."""
-    from dcmsync.plan.levels import is_key
-
-    places = [word for word in arguments.word if not is_key(word)]
-    words = [word for word in arguments.word if is_key(word)]
-    if arguments.route:
-        return _of_route(arguments, places), [], words
-    if len(places) < 2:
-        raise UsageError("sync needs a SOURCE and a DEST", advice="Write: dcmsync sync SOURCE DEST [KEY=VALUE]...")
-    if "-" in places:
-        raise UsageError("sync asks its sources itself", advice="For the records on standard input: dcmsync pull DEST")
-    *sources, last = places
-    if bool(arguments.delete) != bool(arguments.max_delete):
-        raise UsageError("--delete and --max-delete go together", advice="Say how many instances may go at most")
-    if arguments.delete and len(sources) > 1:
-        raise UsageError("--delete needs exactly one SOURCE", advice="What one lacks, another may have")
-    return sources, list(dict.fromkeys([last, *(arguments.to or ())])), words
-
-
-def _of_route(arguments: Namespace, places: list[str]) -> list[str]:
-    """The sources, where a route says whereto. Raises UsageError."""
-    for option in ("to", "delete", "edit", "edit_file", "remap_uids", "salt_file", "keep_originals"):
-        if getattr(arguments, option):
-            name = option.replace("_", "-")
-            raise UsageError(f"--route and --{name} ask for two things", advice=f"Say in the route what --{name} says")
-    if not places or "-" in places:
-        raise UsageError("sync --route needs a SOURCE", advice="Write: dcmsync sync SOURCE --route NAME [KEY=VALUE]...")
-    return places
-
-
-def _what(
-    arguments: Namespace, places: Places, sources: Sequence[str], words: Sequence[str], routed_by: Sequence[str]
-) -> tuple[Query, Judge]:
-    """What the sources are asked for, and which of their answers count; `routed_by`: what a route needs besides.
-
-    Raises UsageError.
-    """
-    from msgspec import structs
-
-    from dcmsync.commands.question import question
-    from dcmsync.contract import Level
-    from dcmsync.plan.expression import bind, join, parse, questions
-    from dcmsync.plan.levels import deepest
-
-    expressions = [parse(text, places.selectors) for text in arguments.where or ()]
-    keys = tuple(dict.fromkeys(asked.key for expression in expressions for asked in questions(expression)))
-    are_remote = not all(places.is_local(word) for word in sources)
-    least = max(deepest(keys), min(deepest(routed_by), Level.SERIES))
-    query, is_inside = question(arguments, words, needs_key=are_remote, least=least)
-    if arguments.delete and query.level is Level.INSTANCE:
-        raise UsageError("--delete compares whole series", advice="Leave out what chooses single instances")
-    judge = join("all", [is_inside, *(bind(each, lambda key: lambda thing: thing.get(key)) for each in expressions)])
-    return structs.replace(query, wanted=(*query.wanted, *keys, *routed_by)), judge
-
-
-def _tell_unsound(
-    write: Callable[[Mapping[str, object]], None], streams: Streams, places: Places, sources: Sequence[str],
-    query: Query,
-) -> ExitStatus:  # fmt: skip
-    """Names the files of local sources that are no whole instances, and so are not brought."""
-    from msgspec import structs
-
-    from dcmsync.commands.unsound import tell_unsound
-    from dcmsync.contract import Level
-
-    asked = structs.replace(query, level=Level.INSTANCE)
-    status = ExitStatus.DONE
-    for word in filter(places.is_local, sources):
-        catalogue = places.catalogue(str(places.parse(word)))
-        if tell_unsound(catalogue, word, asked, write=write, warn=streams.warn, note=streams.note):
-            status = ExitStatus.FAILED
-    return status
 
 
 def _refuse_nothing(things: int) -> None:

@@ -1,9 +1,14 @@
 """What a verb says of the files of a local place that are no whole instances: records, or a word to people."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
+from msgspec.structs import replace
+
+from dcmsync.commands.options import Streams
+from dcmsync.commands.places import Places
 from dcmsync.contract import Catalogue, Level
 from dcmsync.endpoints.folder.media import is_directory
+from dcmsync.errors import ExitStatus
 from dcmsync.plan.levels import Query
 from dcmsync.plan.unsound import is_trouble, may_be_meant, outcome
 
@@ -46,3 +51,21 @@ def tell_unsound(
         asks = "" if query.level is Level.INSTANCE else "; --level instance names them"
         warn(f"{source}: {troubles:,} files are truncated, damaged or nameless, and do not count{asks}")
     return troubles > 0
+
+
+def tell_unsound_of(
+    sources: Iterable[str],
+    places: Places,
+    query: Query,
+    *,
+    write: Callable[[Mapping[str, object]], None],
+    streams: Streams,
+) -> ExitStatus:
+    """Names each such file of those sources that are on this machine: nothing brings them."""
+    asked = replace(query, level=Level.INSTANCE)
+    status = ExitStatus.DONE
+    for word in filter(places.is_local, sources):
+        catalogue = places.catalogue(str(places.parse(word)))
+        if tell_unsound(catalogue, word, asked, write=write, warn=streams.warn, note=streams.note):
+            status = ExitStatus.FAILED
+    return status

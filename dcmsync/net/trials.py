@@ -35,8 +35,8 @@ class Trials:
         return self.may_repeat and self.count < TRIES
 
     def wait_s(self, error: PeerError, *, is_known: bool) -> float:
-        """How long to wait after an error. Raises it where that is of no use: a peer that has never answered, and cannot
-        be reached or closes the connection twice, is not there.
+        """How long to wait after an error. Raises it where that is of no use: a peer that has never answered, and
+        cannot be reached or closes the connection twice, is not there.
 
         A connection that had been kept, and was closed meanwhile, says nothing: the next try comes at once, once.
         """

@@ -36,8 +36,9 @@ COMMAND = Command(
         "failed, whatever the status, and what it has already counts once it lists it when asked again. To XNAT "
         "instances go as zip archives, those of a study into one session of the pre-archive; a study that is archived "
         "already is refused. XNAT names no instances before they are archived: as many files in a series as should be "
-        "there are the proof, where it counts them by series, and where it does not they stay `unproven`. An upload "
-        "whose answer is lost is looked for, not repeated.\n\n"
+        "there are the proof, where it counts them by series, and where it does not they stay `unproven`; --trust counts "
+        "has what is there by its count not sent again. An upload whose answer is lost is looked for, not "
+        "repeated.\n\n"
         "What DEST has no room for now is tried again after a pause; an instance that breaks associations is tried "
         "last, alone, and never keeps the others from arriving. Run the same command again and it goes on from there."
     ),

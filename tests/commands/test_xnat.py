@@ -124,6 +124,18 @@ def test_a_study_that_is_archived_is_a_duplicate_and_not_sent(workdir: Workdir, 
         assert len(xnat.uploads) == uploads
 
 
+def test_what_is_in_the_pre_archive_is_not_sent_again_where_counts_are_trusted(
+    workdir: Workdir, folder: Path
+) -> None:
+    xnat = Xnat("P")
+    with Web(xnat) as web:
+        place = f"xnat+{web.url}/P"
+        assert workdir.run("push", place, folder).status == 0
+        uploads = len(xnat.uploads)
+        again = workdir.run("push", place, folder, "--trust", "counts")
+        assert (again.status, counts(again), len(xnat.uploads)) == (0, {"present": 12}, uploads), again
+
+
 def test_one_login_serves_a_run(workdir: Workdir, folder: Path) -> None:
     xnat = Xnat("P", user=("jane", "secret"))
     with Web(xnat) as web:

@@ -185,6 +185,14 @@ def test_a_request_that_is_too_large_is_halved_and_later_ones_are_smaller(parcel
     assert max(map(len, stow.requests[-4:])) <= 3
 
 
+def test_a_server_that_says_so_before_it_has_read_everything_is_heard(parcels: list[Parcel]) -> None:
+    octets = bytes(30 << 20)
+    large = [Parcel(arrival=one.arrival, size=len(octets), memory=octets) for one in parcels[:2]]
+    with Web(Reply(413, is_early=True)) as web:
+        [answers] = store(web.url, large)
+    assert told(answers) == [413, 413]
+
+
 def test_one_that_is_too_large_by_itself_is_refused_for_good(parcels: list[Parcel]) -> None:
     with Web(Reply(413)) as web:
         [answers] = store(web.url, parcels[:2])

@@ -145,6 +145,35 @@ def test_an_upload_that_broke_is_told_and_what_follows_goes_to_its_session(parce
     assert len(xnat.sessions) == 1 and len(held(xnat)) == 4
 
 
+def test_studies_that_arrived_are_not_sent_again_because_another_broke(parcels: list[Parcel]) -> None:
+    xnat = Xnat(before=lambda nth: Reply(reset="before") if nth == 2 else None)
+    answers = store(xnat, parcels)
+    assert answers == [[0] * 4 + [0xA700] * 4]
+    assert len(held(xnat)) == 4
+
+
+def test_instances_that_arrived_one_by_one_are_not_sent_again(parcels: list[Parcel]) -> None:
+    xnat = Xnat(before=lambda nth: {1: Reply(400), 3: Reply(reset="before")}.get(nth))
+    assert store(xnat, parcels[:4]) == [[0, *[0xA700] * 3]]
+    first = Xnat(before=lambda nth: {1: Reply(400), 2: Reply(reset="before")}.get(nth))
+    with pytest.raises(PeerError):
+        store(first, parcels[:4])
+
+
+def test_a_study_that_is_archived_while_more_of_it_waits_gets_no_second_session(parcels: list[Parcel]) -> None:
+    xnat = Xnat()
+    answers: list[object] = []
+
+    async def work(session: Session) -> None:
+        await session.store_together(parcels[:2])
+        xnat.archive()
+        answers.extend(await session.store_together(parcels[2:4]))
+
+    with_session(xnat, work)
+    assert [answer.status for answer in answers if isinstance(answer, Ending)] == [0x0111] * 2
+    assert xnat.sessions == []
+
+
 def test_half_an_upload_is_no_upload(parcels: list[Parcel]) -> None:
     """The server took two of four before the line broke."""
     xnat = Xnat(after=lambda nth: Reply(reset="before") if nth == 1 else None)

@@ -79,12 +79,20 @@ class Importer:
             else:
                 words = f"{self.name}: not sent: the instance does not say which study it is of"
                 answers[at] = Ending(status=status.DOES_NOT_MATCH_CLASS, why=words)
+        trouble: PeerError | None = None
         for study_uid, places in studies.items():
-            first = named[places[0]]
+            first, some = named[places[0]], [parcels[at] for at in places]
             assert isinstance(first, Named)
-            async with self._turns.setdefault(study_uid, anyio.Lock()):
-                found = await self._store(first, [parcels[at] for at in places])
-            answers.update(zip(places, found, strict=True))
+            if trouble is None:
+                try:
+                    async with self._turns.setdefault(study_uid, anyio.Lock()):
+                        answers.update(zip(places, await self._store(first, some), strict=True))
+                    continue
+                except PeerError as error:
+                    trouble = error
+            answers.update(dict.fromkeys(places, _not_now(trouble)))
+        if trouble is not None and all(_is_not_now(answer, trouble) for answer in answers.values()):
+            raise trouble
         return [answers[at] for at in range(len(parcels))]
 
     async def _store(self, named: Named, parcels: Sequence[Parcel]) -> list[Answer]:
@@ -109,8 +117,20 @@ class Importer:
             return [Ending()] * len(parcels)
         if said.status in _DISLIKED and len(parcels) > 1:
             await self._look_for(named.study_uid)  # what stood before the one that it disliked is there
-            return [(await self._store(named, [parcel]))[0] for parcel in parcels]
+            return await self._one_by_one(named, parcels)
         return [said] * len(parcels) if said.status else [await self._settled(named)] * len(parcels)
+
+    async def _one_by_one(self, named: Named, parcels: Sequence[Parcel]) -> list[Answer]:
+        """The word on each, of which one spoilt an upload. What arrived is known even if a later one breaks."""
+        answers: list[Answer] = []
+        for parcel in parcels:
+            try:
+                answers += await self._store(named, [parcel])
+            except PeerError as error:
+                if not answers:
+                    raise
+                return [*answers, *[_not_now(error)] * (len(parcels) - len(answers))]
+        return answers
 
     async def _without(
         self, trouble: tuple[int, LocalTrouble], named: Named, parcels: Sequence[Parcel]
@@ -123,9 +143,9 @@ class Importer:
 
     async def _session_for(self, study_uid: str) -> Kept | Ending | None:
         """The session that a study goes to, None for a new one; an ending when nothing of it may be sent now."""
-        if study_uid in self._paths:
-            session = await self._lister.session(self._paths[study_uid])
-        else:
+        path = self._paths.get(study_uid)
+        session = await self._lister.session(path) if path is not None else None
+        if session is None:  # or it was archived while more of it waited
             known = await self._lister.of_study(study_uid)
             session = newest(known)
             if session is None and known:
@@ -211,6 +231,15 @@ def named_by(parcel: Parcel) -> Named | LocalTrouble:
     study_uid, subject = told[STUDY_INSTANCE_UID], cleaned(told[_PATIENT_ID])
     own_id = f"{told[_PATIENT_ID]}_{told[_STUDY_ID]}" if told[_PATIENT_ID] and told[_STUDY_ID] else study_uid
     return Named(study_uid, subject, cleaned(told[_ACCESSION_NUMBER] or own_id))
+
+
+def _not_now(error: PeerError) -> Ending:
+    """The answer to what was not sent, or may not have arrived, because another upload broke."""
+    return Ending(status=status.OUT_OF_RESOURCES, may_pass=True, why=error.message)
+
+
+def _is_not_now(answer: Answer, error: PeerError) -> bool:
+    return isinstance(answer, Ending) and answer == _not_now(error)
 
 
 def cleaned(label: str) -> str:

@@ -26,6 +26,17 @@ _ARCHIVED: Query = (
     ("xsiType", "xnat:imageSessionData"),
     ("columns", "ID,label,date,xnat:imageSessionData/UID"),
 )
+
+
+class _Table(Struct, rename={"result": "Result"}):
+    result: list[dict[str, str | int | float | bool | None]]
+
+
+class _Answer(Struct, rename={"result_set": "ResultSet"}):
+    result_set: _Table
+
+
+_decode = msgspec.json.Decoder(_Answer).decode
 _MODALITY = re.compile(r"xnat:([a-z]{2})ScanData")
 _UNSETTLED = frozenset(
     ("RECEIVING", "RECEIVING_INTERRUPT", "BUILDING", "ARCHIVING", "DELETING", "MOVING", "SEPARATING")
@@ -124,10 +135,9 @@ class Lister:
         async with self._door.exchange("GET", path, query=query, headers={"Accept": "application/json"}) as answer:
             octets = await answer.read(ANSWER_OCTETS)
         try:
-            found = msgspec.json.decode(octets)
-            rows = found["ResultSet"]["Result"]
-            return [{str(name).lower(): _text(value) for name, value in row.items()} for row in rows]
-        except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
+            rows = _decode(octets).result_set.result
+            return [{name.lower(): _text(value) for name, value in row.items()} for row in rows]
+        except (ValueError, RecursionError):
             if octets.lstrip()[:1] == b"<":
                 words = f"{self.name}: answers with a page for people: we are not logged in"
                 raise Rejected(words, advice="Check user and password") from None

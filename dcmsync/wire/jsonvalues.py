@@ -5,7 +5,7 @@ strings and strings as numbers, null and {} for empty values. Refuses bulk data 
 asked for. The writer is `dicomjson`.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 
 import msgspec
@@ -21,13 +21,30 @@ _INTEGERS = frozenset(("IS", "SL", "SS", "SV", "UL", "US", "UV"))
 _DECIMALS = frozenset(("DS", "FD", "FL"))
 _SINGLE_VRS = frozenset(("LT", "ST", "UT", "UR"))  # in which a backslash is text (PS3.5 Table 6.2-1)
 _GROUPS = ("Alphabetic", "Ideographic", "Phonetic")
-_decode = msgspec.json.Decoder(list[dict[str, object]]).decode
+_listed = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode = msgspec.json.Decoder(dict[str, object]).decode
 
 
-def objects(octets: bytes) -> list[dict[str, object]]:
+class Things:
+    """The objects of an answer, each decoded when it is come to: together they need thirty times their octets."""
+
+    def __init__(self, raw: Sequence[msgspec.Raw] = ()) -> None:
+        self._raw = raw
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    def __iter__(self) -> Iterator[dict[str, object]]:
+        return map(_decode, self._raw)
+
+
+def objects(octets: bytes) -> Things:
     """The objects of an answer. Raises RemoteProtocolError when it is no array of objects."""
     try:
-        return _decode(octets)
+        raw = _listed(octets)
+        for each in raw:
+            _decode(each)
+        return Things(raw)
     except (ValueError, RecursionError) as error:  # octets that are no UTF-8 are a ValueError too
         raise RemoteProtocolError("sent what is no DICOM JSON") from error
 

@@ -6,7 +6,8 @@ offset is heeded. Refuses to know what the things are.
 Theory of operation. Nothing in an answer says how many there are, and servers cut pages without a word. A server that
 has given a page of n things cuts none of fewer, so a shorter page is the last one; after any other, one more is asked
 for, until none comes. A page that brings nothing new was given before: that server pays no heed to offsets, so what it
-gives in one page is all that it ever gives.
+gives in one page is all that it ever gives. A limit upon all pages together does not show at all, but for the length of
+the list: who asked looks at that, and asks again in parts.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _ADVICE = "Is it the base URL of a DICOMweb service?"
 class Page(Struct, frozen=True):
     """Some things, of `limit` that were asked for. `has_more`: the server says that there are more of them."""
 
-    things: list[dict[str, object]]
+    things: jsonvalues.Things
     limit: int
     has_more: bool = False
 
@@ -58,7 +59,7 @@ class Lister:
         self._heeds_offset = True
         self._claims: dict[str, int] = {}  # UID of a study or series -> how many series or instances it says it has
 
-    async def pages(self, search: Search) -> AsyncGenerator[list[dict[str, object]] | Ending, None]:
+    async def pages(self, search: Search) -> AsyncGenerator[jsonvalues.Things | Ending, None]:
         """Each page that has something new in it, as it comes; one Ending, last. Raises PeerError."""
         unique = jsonvalues.reader((_TAGS[search.level],))
         keyword = search.level.unique_key
@@ -71,13 +72,12 @@ class Lister:
                 return
             marks = {hash(str(unique(thing).get(keyword))) for thing in page.things}
             if not page.things:
-                end = Ending(is_last_word=True)
-                yield _cut("says that there are more, and does not give them") if has_more else end
+                yield _cut("says that there are more, and does not give them") if has_more else self._end(search, seen)
                 return
             if offset and marks <= seen:
                 self._heeds_offset = False
                 is_full = has_more or offset == page.limit
-                yield _cut("gives the same page again instead of the next") if is_full else Ending()
+                yield _cut("gives the same page again instead of the next") if is_full else self._end(search, seen)
                 return
             seen |= marks
             self._learn(search.level, page.things)
@@ -88,8 +88,18 @@ class Lister:
                 raise RemoteProtocolError(f"{self._door.name}: gave more than {MAX_THINGS:,} answers")
             is_all = search.is_everything and not has_more and len(seen) == self._claims.get(search.parent)
             if self._is_last(search.level, page) or is_all:
-                yield Ending(is_last_word=self._heeds_offset)
+                yield self._end(search, seen)
                 return
+
+    def _end(self, search: Search, seen: set[int]) -> Ending:
+        """How a list ended that nothing says was cut, but perhaps its length."""
+        count, claimed = len(seen), self._claims.get(search.parent) if search.is_everything else None
+        if claimed is not None and count < claimed:
+            return _cut(f"says that there are {claimed:,}, and lists {count:,}")
+        if claimed is None and _is_round(count - 1):
+            return _cut(f"lists {count:,}, one more than a limit may be")
+        is_matched_here = bool(search.weakened)  # then what does not match is no news
+        return Ending(is_last_word=is_matched_here and self._heeds_offset and not _is_round(count))
 
     async def answers(self) -> None:
         """Asks for one study, to see that it can be asked. Raises PeerError."""
@@ -109,7 +119,7 @@ class Lister:
                 self._warn(f"{refusal.message}: asking level by level")
         return self._relational[level]
 
-    def _learn(self, level: Level, things: list[dict[str, object]]) -> None:
+    def _learn(self, level: Level, things: jsonvalues.Things) -> None:
         """Remembers how many things are below each of these, as it says."""
         if level not in _COUNTED or not self._believes_counts:
             return
@@ -147,7 +157,7 @@ class Lister:
                 if answer.status in (_OK, _NONE) or (answer.status == _GONE and search.parent):
                     self._sizes = tuple(sizes) if is_list else self._sizes
                     self._media_type = media_types[0]
-                    things = await self._read(answer) if answer.status == _OK else []
+                    things = await self._read(answer) if answer.status == _OK else jsonvalues.Things()
                     return Page(things, sizes[0], _says_more(answer))
                 words = await answer.words()
             if answer.status in (_TOO_MANY, _BAD) and not offset and len(sizes) > 1:
@@ -159,7 +169,7 @@ class Lister:
             else:
                 raise self._refused(search, answer.status, words)
 
-    async def _read(self, answer: Answer) -> list[dict[str, object]]:
+    async def _read(self, answer: Answer) -> jsonvalues.Things:
         octets = await answer.read(MAX_PAGE_OCTETS)
         try:
             return jsonvalues.objects(octets)
@@ -182,6 +192,11 @@ def _says_more(answer: Answer) -> bool:
     """Whether a warning (PS3.18 §8.3.4.4) says that there are more than came."""
     warnings = (value.lower() for name, value in answer.headers.items() if name.lower() == "warning")
     return any("299" in warning and "additional" in warning for warning in warnings)
+
+
+def _is_round(count: int) -> bool:
+    """Whether a limit may have this length. Orthanc 1.10 gives one more than its LimitFindResults, over all pages."""
+    return count >= 100 and str(count).rstrip("0") in ("1", "2", "25", "5")
 
 
 def _cut(why: str) -> Ending:

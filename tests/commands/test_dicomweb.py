@@ -109,6 +109,17 @@ def test_keys_choose_as_they_do_everywhere(workdir: Workdir, orthanc_url: str, k
     assert (done.status, len(done.of_type("study"))) == (0, found)
 
 
+def test_limits_upon_whole_lists_are_found_out(workdir: Workdir, start, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    many = samples.make_series(tmp_path / "many", studies=120, instances=1, seed=SEED + 1, rows=8, columns=8)
+    long = samples.make_series(tmp_path / "long", instances=12, seed=SEED + 2, rows=8, columns=8)
+    peer = start(peers.orthanc, dicomweb=True, settings={"LimitFindResults": 100, "LimitFindInstances": 5})
+    peer.store(sample.path for sample in (*many, *long))
+    studies = workdir.run("query", f"{peer.http}/dicom-web", "PatientID=S78*")
+    assert (studies.status, len(studies.of_type("study"))) == (0, 120)
+    instances = workdir.run("query", f"{peer.http}/dicom-web", "PatientID=S79*", "--level", "instance")
+    assert (instances.status, len(instances.of_type("instance"))) == (0, 12)
+
+
 def test_verify_finds_a_migration_there(workdir: Workdir, orthanc_url: str, made: list[samples.Sample]) -> None:
     assert workdir.run("sync", orthanc_url, "./there", "--all").status == 0
     local = workdir.run("query", "./there", "--level", "series")

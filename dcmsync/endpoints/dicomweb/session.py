@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from msgspec.structs import replace
-
 from dcmsync.contract import PATIENT_KEYWORDS, Ask, Attributes, Ending, Level, Manner, Receiver, Together, Want
 from dcmsync.endpoints.dicomweb.asking import Search, search_of
 from dcmsync.endpoints.dicomweb.describing import Describer
@@ -34,7 +32,7 @@ class Session:
         quirks: Quirks,
         wishes: Wishes,
     ) -> None:
-        self.quirks = replace(quirks, limit=None)  # the length of a page: there is more behind it
+        self.quirks = quirks
         self.is_ready_for = storer.is_ready_for
         self.prepare = storer.prepare
         self.store = storer.store

@@ -79,7 +79,7 @@ def short_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_all_pages_of_a_list_come_and_its_end_is_known(count: int, cap: int) -> None:
     answers, ending, _, warnings = ask(pager(count, cap=cap))
     assert [given["StudyInstanceUID"] for given in answers] == [f"1.2.{number}" for number in range(count)]
-    assert (ending, warnings) == (Ending(is_last_word=True), [])
+    assert (ending, warnings) == (Ending(), [])
 
 
 @pytest.mark.usefixtures("short_pages")
@@ -99,14 +99,29 @@ def test_a_list_as_long_as_its_parent_said_is_complete(said: int, quirks: Quirks
 
     below = Ask(level=Level.SERIES, keys={"StudyInstanceUID": "1.2.1", "SeriesInstanceUID": ""})
     answers, ending, seen, _ = ask(serve, asks=[STUDIES, below], quirks=quirks)
-    assert (len(answers), len(seen), ending) == (7, requests, Ending(is_last_word=True))
+    assert (len(answers), len(seen), ending.truncated) == (7, requests, said == 8)
     chosen = Ask(level=Level.SERIES, keys={**below.keys, "Modality": "CT"})
     assert len(ask(serve, asks=[STUDIES, chosen])[2]) == 4  # of some of them nothing was said
 
 
+@pytest.mark.parametrize(
+    ("count", "is_cut"),
+    [(99, False), (100, False), (101, True), (102, False), (251, True), (1001, True), (1101, False)],
+)
+def test_a_list_one_longer_than_a_limit_may_be_is_asked_for_in_parts(count: int, is_cut: bool) -> None:
+    _, ending, _, _ = ask(pager(count))
+    assert (ending.truncated, ending.is_last_word) == (is_cut, False)
+
+
+def test_a_list_that_is_matched_here_is_not_taken_for_wrong() -> None:
+    narrow = Ask(level=Level.STUDY, keys={"StudyInstanceUID": "1.2.*"})
+    assert ask(pager(7), asks=[narrow])[1].is_last_word
+    assert not ask(pager(100), asks=[narrow])[1].is_last_word
+
+
 def test_no_content_is_none() -> None:
     answers, ending, _, _ = ask(Reply(status=204))
-    assert (answers, ending) == ([], Ending(is_last_word=True))
+    assert (answers, ending) == ([], Ending())
 
 
 def test_an_unknown_parent_has_nothing_below() -> None:

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from anyio.abc import TaskGroup
 
     from dcmsync.contract import Catalogue, Source
-    from dcmsync.endpoints import WebAccess
+    from dcmsync.endpoints import Setting, WebAccess
     from dcmsync.endpoints.dimse.place import DimseNode
+    from dcmsync.net.http import Door
     from dcmsync.net.mailbox import Mailbox
     from dcmsync.net.patience import Watch
     from dcmsync.net.throttle import Throttle
@@ -138,10 +139,23 @@ class Places:
 
     def alone(self, word: str) -> "Source":
         """The place called `word`, whoever gives what it lists. Raises UsageError."""
+        from dcmsync.endpoints import open_place
+
+        return open_place(self.parse(word), self._setting(word))
+
+    def door(self, word: str) -> "Door":
+        """HTTP to the DICOMweb service called `word`. Raises UsageError when it is something else."""
+        place = self.parse(word)
+        if not isinstance(place, locator.Web):
+            raise UsageError(f"{word} is no DICOMweb service", advice="Name one, as in https://host/path")
+        return self._setting(word).door(place.url, str(place))
+
+    def _setting(self, word: str) -> "Setting":
+        """What a place is opened with."""
         from dcmsync.commands.authorities import web_access
         from dcmsync.commands.aws import aws_access
         from dcmsync.commands.credentials import access
-        from dcmsync.endpoints import Dialect, Setting, open_place
+        from dcmsync.endpoints import Dialect, Setting
         from dcmsync.wire.upperlayer.extension import Wishes
 
         set_up = self._config.endpoints.get(word)
@@ -180,7 +194,7 @@ class Places:
                 place, set_up, name=word, environ=environ, warn=self._warn_once,
                 door=lambda url, name, access: structs.replace(setting, web=access).door(url, name),
             )
-        return open_place(place, structs.replace(setting, web=self._accesses[word]))
+        return structs.replace(setting, web=self._accesses[word])
 
     @cached_property
     def _throttle(self) -> "Throttle | None":
@@ -277,13 +291,4 @@ def digests() -> "Digests":
     return Digests(hasher=hasher, content=content_of)
 
 
-DEFAULT_JOBS = 16  # at most: the pace of a place says how many, and begins with four
-
-
-def folder(word: str) -> str:
-    """The path of a destination folder. Raises UsageError when the word names something else."""
-    found = locator.parse(word)
-    if not isinstance(found, locator.Folder):
-        advice = "pull brings things to this machine: name a folder, as in ./archive"
-        raise UsageError(f"{word} is no folder", advice=advice)
-    return found.path
+DEFAULT_JOBS = 16  # at most: the pace of a place says how many

@@ -9,7 +9,7 @@ the next sync replaces it.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import aclosing, closing
+from contextlib import ExitStack, aclosing, closing
 from itertools import groupby
 
 import anyio.to_thread
@@ -23,7 +23,7 @@ from dcmsync.plan.levels import Query, patient_of
 from dcmsync.plan.proof import Claim, Holds, Lowest, Reason, Verdict, judge, judge_count
 from dcmsync.transfer.both import both
 from dcmsync.transfer.contents import Contents
-from dcmsync.transfer.side import Early, Side
+from dcmsync.transfer.side import Early, Listing, Side
 from dcmsync.transfer.spill import Queue
 
 TOGETHER = 500
@@ -188,26 +188,20 @@ class Verification:
     async def _whole(self, spot: Spot, claim: Claim) -> None:
         """All that is below a study or series: how many, which ones, and those of the sample one by one."""
         listing = spot.side.listing(_ALL_BELOW, claim.uids)
-        present: set[str] = set()
-        is_compared = claim.source and not claim.is_own and not claim.is_outcome
-        source = (await self._spot(claim.source)).side if is_compared else None
-        with closing(Queue()) as waiting, closing(Early((source or spot.side).listing(_ALL_BELOW, claim.uids))) as said:
-
-            async def look() -> None:
-                async with aclosing(listing.run()) as found:
-                    async for thing in found:
-                        present.add(_sop(thing))
-                        if self._settings.holds(_sop(thing)) and (self._settings.read_data or self._settings.itemize):
-                            waiting.put(_ENCODE(thing))
-
-            if source is not None and source.catalogue is None and spot.side.catalogue is None:
-                await both(look, said.list)
+        with ExitStack() as stack:
+            waiting = stack.enter_context(closing(Queue()))
+            said: Early | None = None
+            if claim.source and not claim.is_own and not claim.is_outcome:
+                source = (await self._spot(claim.source)).side
+                said = stack.enter_context(closing(Early(source.listing(_ALL_BELOW, claim.uids))))
+            if said is not None and source.catalogue is None and spot.side.catalogue is None:
+                present, _ = await both(lambda: self._listed(listing, waiting), said.list)
             else:
-                await look()
+                present = await self._listed(listing, waiting)
             spoilt = await self._one_by_one(spot, claim, waiting)
             lacking = self._tell_broken(spot, claim, present)
             verdict = judge_count(claim, len(present), is_complete=listing.is_complete)
-            if source is not None:
+            if said is not None:
                 more, verdict = await self._tell_lacking(spot, claim, source.name, said, present)
                 lacking += more
         if verdict.reason == "unknown":
@@ -216,6 +210,17 @@ class Verification:
         counts = {"present": len(present) - len(spoilt), "failed": len(spoilt) + claimed - len(present)}
         failures = [each for each in (verdict, *spoilt, *lacking) if each.reason is not None]
         self._tell_sum(claim, failures[0] if failures else verdict, claimed, counts)
+
+    async def _listed(self, listing: Listing, waiting: Queue) -> set[str]:
+        """The UIDs of all that is listed; what is to be looked at one by one waits."""
+        are_told = self._settings.read_data or self._settings.itemize
+        present: set[str] = set()
+        async with aclosing(listing.run()) as found:
+            async for thing in found:
+                present.add(_sop(thing))
+                if are_told and self._settings.holds(_sop(thing)):
+                    waiting.put(_ENCODE(thing))
+        return present
 
     async def _one_by_one(self, spot: Spot, claim: Claim, waiting: Queue) -> list[Verdict]:
         """Reads and tells of single instances; gives the verdicts that are bad."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dcmsync.commands.options import Streams, hush
-from dcmsync.commands.places import DEFAULT_JOBS, Places, folder
+from dcmsync.commands.places import DEFAULT_JOBS, Places
 from dcmsync.errors import UsageError
 from dcmsync.net.patience import Watch
 
@@ -74,7 +74,3 @@ def test_a_word_that_is_no_place_lists_the_names(tmp_path: Path) -> None:
         places(tmp_path).open("pasc")
 
 
-def test_a_destination_is_a_folder(tmp_path: Path) -> None:
-    assert folder("./archive") == "./archive"
-    with pytest.raises(UsageError, match="is no folder"):
-        folder("X@127.0.0.1:105")

@@ -33,6 +33,7 @@ _OK, _PARTIAL, _BAD, _NOT_ACCEPTABLE = 200, 206, 400, 406
 _EXPECTED = (_OK, _PARTIAL, _BAD, _NOT_ACCEPTABLE)
 _NOT_OFFERED = frozenset((_BAD, 405, _NOT_ACCEPTABLE, 501))
 _LACKING = frozenset((204, 404, 410))
+_IS_PARTIAL = "it gives a part of what it was asked for, by its own word (206)"
 _UNASKED = 100  # parts beyond those that were asked for
 
 
@@ -45,31 +46,36 @@ class Retriever:
         self._accept = 0
         self._is_known = False  # whether that has worked
         self._gives_series = gives_series
+        self._has_given = False
 
     async def fetch(self, want: Want, receiver: Receiver) -> Ending:
         """Retrieves `want`; see `contract.Fetches`."""
         series = f"studies/{uid_in_path(want.study_uid)}/series/{uid_in_path(want.series_uid)}"
         if want.whole and self._gives_series:
             try:
-                await self._get(series, want, receiver)
-                return Ending()
+                fault = await self._get(series, want, receiver)
+                self._has_given = True
+                return Ending(why=fault)
             except Refused as refusal:
-                if refusal.status not in _NOT_OFFERED:
+                if refusal.status not in _NOT_OFFERED or self._has_given:
                     raise
                 self._gives_series = False
                 self._warn(f"{self._door.name}: gives no series as a whole: {refusal.message}")
+        faults: list[str] = []
         for uid in want.instances:
             try:
                 fault = await self._get(f"{series}/instances/{uid_in_path(uid)}", want, receiver)
                 if fault and len(want.instances) == 1:
-                    raise RemoteProtocolError(f"{self._door.name}: what came is {fault}")
+                    raise RemoteProtocolError(f"{self._door.name}: {fault}")
+                faults += [fault] if fault else []
             except (Refused, RemoteProtocolError) as error:
                 if len(want.instances) == 1 or (isinstance(error, Refused) and error.status not in _LACKING):
                     raise
-        return Ending()
+                faults.append(error.message)
+        return Ending(why=faults[0] if faults else "")
 
     async def _get(self, path: str, want: Want, receiver: Receiver) -> str:
-        """Takes what one resource gives. Gives what is wrong with the first part that is no instance, or ""."""
+        """Takes what one resource gives. Gives what is wrong with it, in words, or ""."""
         choices = [self._accept] if self._is_known else list(range(self._accept, len(ACCEPTS)))
         words, status = "", 0
         for choice in choices:
@@ -78,7 +84,8 @@ class Retriever:
             async with self._door.exchange("GET", path, headers=headers, expected=_EXPECTED) as answer:
                 if answer.status in (_OK, _PARTIAL):
                     self._agree(choice)
-                    return await self._take(answer, want, receiver)
+                    fault = await self._take(answer, want, receiver)
+                    return fault or (_IS_PARTIAL if answer.status == _PARTIAL else "")
                 words, status = await answer.words(), answer.status
         raise Refused(f"{self._door.name}: the retrieval was refused: {words}", status=status)
 
@@ -94,8 +101,8 @@ class Retriever:
             raise Disconnected(f"{self._door.name}: gives a file without saying where it ends: it may be cut")
         async with aclosing(answer.pieces()) as pieces:
             taken = await take_in(pieces, receiver)
-        if want.whole and len(want.instances) > 1 and taken.why and not taken.status:
-            raise RemoteProtocolError(f"{self._door.name}: what came is {taken.why}")
+        if want.whole and len(want.instances) > 1 and _fault(taken):
+            raise RemoteProtocolError(f"{self._door.name}: {_fault(taken)}")
         return _fault(taken)
 
     async def _take_parts(self, answer: Answer, want: Want, receiver: Receiver) -> str:
@@ -157,4 +164,4 @@ class _Parts:
 
 def _fault(taken: Taken) -> str:
     """What is wrong with what came; "" for what was taken, or was not wanted."""
-    return "" if taken.status else taken.why
+    return "" if taken.status or not taken.why else f"what came is {taken.why}"

@@ -239,6 +239,8 @@ def test_instances_that_are_left_out_are_not_there(status: int) -> None:
     fetched = Fetched(multipart(*FILES[:2], status=status))
     assert list(fetched.shelf.whole) == ["1.2.0", "1.2.1"]
     assert fetched.error is None
+    assert fetched.ending is not None
+    assert ("206" in fetched.ending.why) == (status == 206)
 
 
 def test_another_instance_than_was_asked_for_is_not_taken() -> None:
@@ -267,6 +269,13 @@ def test_what_is_no_instance_is_said(reply: Reply, words: str) -> None:
     assert not fetched.shelf.whole
 
 
+def test_one_series_that_is_refused_does_not_mean_that_none_is_given() -> None:
+    fetched = Fetched(multipart(*FILES[:2]), Reply(status=400), multipart(FILES[2]), times=3)
+    assert isinstance(fetched.error, Refused)
+    assert fetched.shelf.whole == SHELF
+    assert not any("instances" in seen.path for seen in fetched.seen)
+
+
 def test_one_instance_that_is_not_there_does_not_end_the_others() -> None:
     def serve(seen: Seen) -> Reply:
         number = int(seen.path[-1])
@@ -277,6 +286,8 @@ def test_one_instance_that_is_not_there_does_not_end_the_others() -> None:
     fetched = Fetched(serve, want=structs.replace(WANT, whole=False))
     assert list(fetched.shelf.whole) == ["1.2.1"]
     assert fetched.error is None
+    assert fetched.ending is not None
+    assert "404" in fetched.ending.why
 
 
 def test_a_series_that_is_not_there_is_refused_in_words() -> None:

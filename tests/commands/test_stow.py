@@ -2,8 +2,10 @@
 
 import json
 import shutil
+import socket
 import struct
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -257,6 +259,44 @@ def test_edits_are_made_on_the_way(workdir: Workdir, folder: Path, made: list[sa
         done = workdir.run("push", web.url, folder, "--edit", "PatientName=Anon^Ymous")
     assert (done.status, counts(done)) == (0, {"stored": 20}), done
     assert all(b"Anon^Ymous" in octets and b"Sample^Patient" not in octets for octets in stow.stored.values())
+
+
+def test_a_route_leads_to_web_servers_and_folders_at_once(
+    workdir: Workdir, folder: Path, made: list[samples.Sample]
+) -> None:
+    stow = Stow()
+    with Web(stow) as web:
+        config = f'[endpoints.web]\nlocator = "{web.url}"\n[[routes.r.rules]]\nto = ["web", "./here"]\n'
+        (workdir.path / "c.toml").write_text(config)
+        done = workdir.run("sync", folder, "--route", "r", "--config", "c.toml")
+    assert (done.status, counts(done)) == (0, {"stored": 40}), done
+    assert len(stow.stored) == len(list((workdir.path / "here").rglob("*.dcm"))) == 20
+
+
+def test_what_arrives_by_dimse_is_forwarded_by_stow(
+    workdir: Workdir, made: list[samples.Sample], require: Callable[[str], str]
+) -> None:
+    require("storescu")
+    stow = Stow()
+    with Web(stow) as web:
+        (workdir.path / "c.toml").write_text(f'[[routes.r.rules]]\nto = ["{web.url}"]\n')
+        port = peers.free_port()
+        options = ("--config", "c.toml", "--port", str(port), "--spool", "spool")
+        process = workdir.start("route", "r", *options)
+        try:
+            peers.wait_for(lambda: _listens(port), what="route")
+            node = peers.Peer(ae="DCMSYNC", port=port, folder=workdir.path, process=process)
+            peers.storescu(node, [sample.path for sample in made])
+            peers.wait_for(lambda: len(stow.stored) == 20, what="forwarding")
+        finally:
+            process.terminate()
+            process.communicate(timeout=20)
+    assert set(stow.stored) == {sample.sop_uid for sample in made}
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex((peers.HOST, port)) == 0
 
 
 def test_an_instance_without_a_head_gets_one(workdir: Workdir, pacs: peers.Peer, made: list[samples.Sample]) -> None:

@@ -108,12 +108,13 @@ def test_storage_is_accepted_as_it_is_offered_and_nothing_else() -> None:
         with Caller(port) as caller:
             accept = caller.associate(
                 [(CT, (JPEG, EXPLICIT)), (CT, (EXPLICIT,)), ("1.3.6.1.4.1.9", (EXPLICIT,)),
-                 (operations.STUDY_ROOT_FIND, (EXPLICIT,)), (operations.VERIFICATION, (EXPLICIT,))]
+                 (operations.STUDY_ROOT_FIND, (EXPLICIT,)), (operations.VERIFICATION, (EXPLICIT,)),
+                 (commitment.PUSH_MODEL, (EXPLICIT,))]
             )  # fmt: skip
         return [(result.result, result.transfer_syntax) for result in accept.results]
 
     results, _, _ = during([expectation("1.2")], propose)
-    assert results == [(0, JPEG), (0, EXPLICIT), (0, EXPLICIT), (3, EXPLICIT), (0, EXPLICIT)]
+    assert results == [(0, JPEG), (0, EXPLICIT), (0, EXPLICIT), (3, EXPLICIT), (0, EXPLICIT), (3, EXPLICIT)]
 
 
 def test_an_instance_goes_to_who_claims_it() -> None:
@@ -354,3 +355,28 @@ def test_what_is_half_here_when_nobody_waits_any_more_is_discarded_and_the_rest_
     assert (half, late) == (0xC000, 0xC000)
     assert (taker.arrived, taker.discarded, taker.octets, mailbox.refused) == ([], 1, 100, 1)
     assert answer[:1] == b"\3"
+
+
+def test_who_may_report_to_one_title_may_not_to_another() -> None:
+    other = Promise("2.25.3", own_ae="OTHER", hosts=frozenset(("127.0.0.1",)))
+    (_, code), promise = awaiting(report_of("2.25.1", called="OTHER"), others=(other,))
+    assert code == UNKNOWN_TRANSACTION and promise.report is None
+
+
+def test_a_report_that_comes_when_nobody_awaits_it_any_more_is_refused() -> None:
+    async def main() -> tuple[list[int], int | None]:
+        with Watch() as watch:
+            mailbox = Mailbox("127.0.0.1", 0, limits=Limits(timeout_s=5), watch=watch)
+            host = frozenset(("127.0.0.1",))
+            late, other = (Promise(uid, own_ae="DCMSYNC", hosts=host) for uid in ("2.25.1", "2.25.3"))
+            mailbox.expect(late)
+            mailbox.expect(other)
+            mailbox.forget(late)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(mailbox.run)
+                answered = await anyio.to_thread.run_sync(report_of("2.25.1"), mailbox.port)
+                tasks.cancel_scope.cancel()
+            assert late.report is None
+            return answered
+
+    assert anyio.run(main)[1] == UNKNOWN_TRANSACTION

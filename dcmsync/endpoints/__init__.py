@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import Struct
 
 from dcmsync.contract import Catalogue, Source
-from dcmsync.errors import UsageError
 from dcmsync.locator import Ahi, Archive, Folder, Locator, Mint, Node, Rad69, WadoUri, Web, Xnat
 from dcmsync.quirks import Quirks
 from dcmsync.wire.digests import Digests
@@ -128,8 +127,5 @@ class Setting(Struct, frozen=True, kw_only=True):
 def open_place(locator: Locator, setting: Setting) -> Source:
     """The place that a locator names. Opens no connection, and reads nothing yet."""
     name, _, function = KINDS[type(locator)].partition(":")
-    try:
-        opened: Callable[[Locator, Setting], Source] = getattr(import_module(name), function)
-    except (ModuleNotFoundError, AttributeError):
-        raise UsageError(f"{locator} is of a kind that this version does not speak to yet") from None
-    return opened(locator, setting)
+    opened: Source = getattr(import_module(name), function)(locator, setting)
+    return opened

@@ -217,10 +217,12 @@ def test_a_server_that_has_room_again_gets_the_same_octets(parcels: list[Parcel]
     assert told(answers) == [0] * 10
 
 
-@pytest.mark.parametrize("status", [404, 405, 501])
+@pytest.mark.parametrize("status", [301, 307, 404, 405, 418, 501])
 def test_a_url_that_takes_nothing_is_said_to(parcels: list[Parcel], status: int) -> None:
-    with Web(Reply(status)) as web, pytest.raises(Rejected, match="takes nothing by STOW-RS"):
-        store(web.url, parcels)
+    with Web(Reply(status, {"Location": "/elsewhere"})) as web:
+        with pytest.raises(Rejected, match="takes nothing by STOW-RS"):
+            store(web.url, parcels)
+        assert len(web.seen) == 1
 
 
 @pytest.mark.parametrize("status", [401, 403])

@@ -90,11 +90,9 @@ class Storer:
         """Several; see `contract.StoresTogether`."""
         try:
             return await self._store(parcels)
-        except Refused:
-            raise
-        except PeerError:
-            self._is_ready = False
-            if len(parcels) > 1:
+        except PeerError as error:
+            self._is_ready = isinstance(error, Rejected) and not isinstance(error, Insecure)
+            if len(parcels) > 1 and not self._is_ready:
                 self._octets = max(min(_octets(parcels), self._octets) // 2, LEAST_OCTETS)
             raise
 
@@ -166,6 +164,9 @@ class Storer:
                 said = said_by(answer.status, await answer.read(_ANSWER_OCTETS))
         except OutOfResources as error:
             return Said(status=_FULL, words=error.message.removeprefix(f"{name}: "), may_pass=True)
+        except Refused as error:  # of the request, whatever is in it: a redirect, or something unheard of
+            words = f"{name}: takes nothing by STOW-RS: {error.message.removeprefix(f'{name}: ')}"
+            raise Rejected(words, advice=error.advice) from error
         if said.status in _NOT_HERE:
             advice = "Is this the base URL of a DICOMweb server that takes instances?"
             raise Rejected(f"{name}: takes nothing by STOW-RS: it answered {said.words}", advice=advice)

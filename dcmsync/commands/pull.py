@@ -12,14 +12,16 @@ COMMAND = Command(
     summary="bring what the records name to this machine; writes outcomes",
     description=(
         "Reads study, series and instance records (and failed outcomes) from standard input, retrieves what they name "
-        "from their own source (a DICOM node, a folder, a zip archive), and writes one outcome record a "
-        "series, and one for each instance that is not fine.\n\n"
+        "from their own source (a DICOM node, a DICOMweb service, a folder, a zip archive …), and writes one outcome "
+        "record a series, and one for each instance that is not fine.\n\n"
         "The inventory of each series is asked for at instance level. What DEST holds already, whole, is not "
         "fetched; what does not come is asked for again; an instance stands under its name only when it is whole, "
         "checked and durable. Exit status 0 means that every instance of the inventory is there, proven.\n\n"
         "A node is asked by C-GET, or with --via move by C-MOVE: it then sends to us, at --port, and must know our AE "
         "title, host and port. Only what was asked for is taken, and only from that node. Without --via, C-MOVE is "
         "tried where C-GET is refused (see dcmsync-locators(7)).\n\n"
+        "A DICOMweb service is asked by WADO-RS for instances as it stores them: a series in one answer, and what "
+        "lacks of it one by one.\n\n"
         "DEST is a folder, or a zip archive (….zip), which is made, or made anew with more in it, all at once at the "
         "end.\n\n"
         "Ctrl-C once finishes the series in flight, twice aborts. Run the same command again and it goes on from there."

@@ -148,6 +148,15 @@ def test_diff_and_verify_ask_the_place_that_can_be_asked(
     assert verified.status == 0, verified
 
 
+def test_echo_asks_both(workdir: Workdir, mint: Web, rids: Web) -> None:
+    mint_with_rids(workdir, mint, rids)
+    assert workdir.run("echo", "vitrea").status == 0
+    assert mint.seen and rids.seen
+    nobody = {"locator": "rad69+http://127.0.0.1:1"}
+    configure(workdir, vitrea={"locator": f"mint+{mint.url}", "retrieve": "rids"}, rids=nobody)
+    assert workdir.run("echo", "vitrea").status == 5
+
+
 def test_what_the_giver_lacks_is_never_stored(workdir: Workdir, mint: Web, held: list[Sample]) -> None:
     lacking = held[5].sop_uid
     with Web(Rad69([each.path for each in held], missing=[lacking])) as rids:

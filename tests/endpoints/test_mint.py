@@ -237,6 +237,13 @@ def test_one_study_without_end_is_not_held(monkeypatch: pytest.MonkeyPatch) -> N
     assert isinstance(asked.error, RemoteProtocolError) and "memory" in str(asked.error)
 
 
+def test_many_studies_are_not_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dcmsync.endpoints.mint.results.MAX_STUDY_OCTETS", 10_000)
+    study = b'<study><attr tag="0020000d" vr="UI" val="1.2"/></study>'
+    asked = Asked(Reply(200, XML, HEAD + study * 500 + b"</studySearchResults>"), of_study())
+    assert len(asked.found) == 500
+
+
 @pytest.mark.slow
 def test_a_long_answer_needs_no_memory() -> None:
     study = b'<study>%s<attr tag="0020000d" vr="UI" val="1.2.%d"/></study>'

@@ -9,6 +9,7 @@ import pytest
 from dcmsync.contract import Ask, Ending, Level, Want
 from dcmsync.endpoints.rad69.envelope import Repository
 from dcmsync.endpoints.rad69.place import Rad69Place
+from dcmsync.endpoints.rad69.reply import Reply as Reply69
 from dcmsync.endpoints.rad69.session import Service
 from dcmsync.errors import Disconnected, OutOfResources, PeerError, Refused, Rejected, RemoteProtocolError
 from dcmsync.net.channel import Limits
@@ -178,6 +179,42 @@ def test_a_base64_document_that_breaks_off_is_discarded(series: list[Sample]) ->
     fetched = Fetched(cut, want_of(series))
     assert fetched.is_all_of(series[:3]) and len(fetched.keeper.discarded) == 1
     assert "no base64" in fetched.warned[0]
+
+
+def test_a_link_to_a_part_that_is_not_there_is_told(series: list[Sample]) -> None:
+    source = Rad69(paths(series))
+
+    def without_one(seen: Any) -> Reply:
+        reply = source(seen)
+        first, *parts = reply.body.split(b"\r\n--uuid:")
+        return Reply(reply.status, reply.headers, b"\r\n--uuid:".join([first, *parts[:2], *parts[3:]]))
+
+    fetched = Fetched(without_one, want_of(series))
+    assert fetched.is_all_of([series[0], *series[2:]])
+    assert fetched.warned == ["RIDS: an answer has links to parts that are not there"]
+
+
+@pytest.mark.parametrize("text, words", [("AAA", "breaks off"), ("AA=A", "no base64"), ("!!!!AAAA", "no base64")])
+def test_what_is_no_base64_is_not_guessed(text: str, words: str) -> None:
+    with pytest.raises(RemoteProtocolError, match=words):
+        Reply69().feed(f"<a><Document>{text}</Document></a>".encode())
+
+
+def test_base64_may_be_cut_anywhere() -> None:
+    reply = Reply69()
+    for at in (b"<a><Document>SGV", b"sbG8\r\n gd29y", b"bGQ=", b"</Document></a>"):
+        reply.feed(at)
+    assert b"".join(piece for piece in reply.inline()[:-1] if piece) == b"Hello world"
+
+
+def test_warnings_are_no_errors_and_errors_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = b'<RegistryError errorCode="X" severity="urn:oasis:names:tc:ebxml-regrep:ErrorSeverityType:%s"/>'
+    reply = Reply69()
+    reply.feed(b"<a>" + error % b"Warning" + error % b"Error")
+    assert len(reply.troubles) == 2 and [each.is_warning for each in reply.counted(())] == [False]
+    monkeypatch.setattr("dcmsync.endpoints.rad69.reply._MOST_NOTES", 2)
+    with pytest.raises(RemoteProtocolError, match="more than 2 errors"):
+        reply.feed(error % b"Error")
 
 
 def test_what_nobody_asked_for_is_not_taken(series: list[Sample]) -> None:

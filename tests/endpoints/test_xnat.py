@@ -129,6 +129,18 @@ def test_an_upload_that_arrived_though_its_answer_did_not_is_not_repeated(parcel
     assert len(xnat.uploads) == 1
 
 
+def test_later_batches_do_not_count_what_is_there_again(parcels: list[Parcel]) -> None:
+    xnat = Xnat(after=lambda nth: Reply(reset="before") if nth == 3 else None)
+
+    async def work(session: Session) -> None:
+        for at in range(4):
+            assert not (await session.store(parcels[at])).status
+
+    web = with_session(xnat, work)
+    assert len(xnat.uploads) == 4
+    assert sum(seen.path.endswith("/files") for seen in web.seen) == 1  # when an answer was lost
+
+
 def test_an_upload_that_broke_is_told_and_what_follows_goes_to_its_session(parcels: list[Parcel]) -> None:
     xnat = Xnat(before=lambda nth: Reply(reset="before") if nth == 1 else None)
 

@@ -64,6 +64,7 @@ class Importer:
         self._door = door
         self._lister = lister
         self._paths: dict[str, str] = {}  # Study Instance UID -> its session
+        self._counts: dict[str, int] = {}  # and how many files that has, if all that were sent are there
         self._turns: dict[str, anyio.Lock] = {}
 
     async def store(self, parcels: Sequence[Parcel]) -> list[Answer]:
@@ -103,13 +104,15 @@ class Importer:
         body = await anyio.to_thread.run_sync(Pack, parcels)
         if (unread := body.trouble) is not None:
             return await self._without(unread, named, parcels)
-        before = await self._lister.instances(session) if session is not None else 0
+        before = self._counts.get(named.study_uid, 0)
+        if session is not None and named.study_uid not in self._counts:
+            before = await self._lister.instances(session)
         try:
             said = await self._upload(named, session, body)
         except (PeerError, LocalTrouble) as error:
             if isinstance(error, Rejected):
                 raise
-            arrived = await self._look_for(named.study_uid) - before
+            arrived = await self._look_for(named.study_uid) - before  # fewer, too, where the site drops some
             if body.trouble is not None:
                 return await self._without(body.trouble, named, parcels)
             if arrived != len(parcels):
@@ -118,7 +121,10 @@ class Importer:
         if said.status in _DISLIKED and len(parcels) > 1:
             await self._look_for(named.study_uid)  # what stood before the one that it disliked is there
             return await self._one_by_one(named, parcels)
-        return [said] * len(parcels) if said.status else [await self._settled(named)] * len(parcels)
+        if not said.status:
+            self._counts[named.study_uid] = before + len(parcels)
+            said = await self._settled(named)
+        return [said] * len(parcels)
 
     async def _one_by_one(self, named: Named, parcels: Sequence[Parcel]) -> list[Answer]:
         """The word on each, of which one spoilt an upload. What arrived is known even if a later one breaks."""
@@ -151,6 +157,8 @@ class Importer:
             if session is None and known:
                 words = f"{self.name}: not sent: the archive has the study already, as {known[0].label}"
                 return Ending(status=_DUPLICATE, why=f"{words}; dcmsync diff --trust counts compares them")
+        if session is None or session.path != path:
+            self._counts.pop(study_uid, None)
         for wait_s in _SETTLE_S:
             if session is None or session.is_settled:
                 break
@@ -172,7 +180,8 @@ class Importer:
         if session is None:
             return 0
         self._paths[study_uid] = session.path
-        return await self._lister.instances(session)
+        self._counts[study_uid] = await self._lister.instances(session)
+        return self._counts[study_uid]
 
     async def _upload(self, named: Named, session: Kept | None, body: Pack) -> Ending:
         """One upload: status 0 when XNAT took it; of HTTP when it disliked an instance of it, or all.

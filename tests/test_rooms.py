@@ -18,6 +18,8 @@ DOORS = {
     "tomllib": {"toml.py"},
     "platformdirs": {"config.py"},
     "ssl": {"net/tls.py"},
+    "xml": {"wire/markup.py"},
+    "aiohttp": {"net/http.py", *(path.relative_to(PACKAGE).as_posix() for path in FILES if path.parent.name == "web")},
 }
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Container, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
@@ -127,7 +128,7 @@ class Answer:
 
     def __init__(
         self, response: aiohttp.ClientResponse, guard: Guard, name: str, throttle: Throttle | None,
-        secrets: Sequence[str],
+        secrets: Callable[[], Sequence[str]],
     ) -> None:
         self.status = response.status
         self.headers: Mapping[str, str] = response.headers
@@ -185,7 +186,7 @@ class Answer:
                         break
         except PeerError:
             pass  # the status is what counts
-        text = quoted(bytes(said[:MOST_OCTETS]), self._secrets)
+        text = quoted(bytes(said[:MOST_OCTETS]), self._secrets())
         return f"{self.status} {reason}".rstrip() + (f": {text}" if text else "")
 
     def close(self) -> None:
@@ -479,7 +480,7 @@ class Door:
             raise
         guard.pause()
         self._has_answered = True
-        secrets = secrets_of(request.url, headers, shown)
+        secrets = partial(secrets_of, request.url, headers, shown)
         return Answer(sent.response, guard, self.name, self._limits.throttle, secrets)
 
     async def _headers(self, request: Request, *, is_ours: bool) -> tuple[Mapping[str, str], Mapping[str, str]]:

@@ -1,10 +1,8 @@
-"""`dcmsync diff`: help, options, and the wiring of two places, or of records and a place, with their comparison."""
+"""`dcmsync diff`: help, options, and what is no question."""
 
 from __future__ import annotations
 
 from argparse import Namespace
-from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
 
 from dcmsync.commands.options import (
     CACHE,
@@ -17,13 +15,7 @@ from dcmsync.commands.options import (
     Option,
     Streams,
 )
-from dcmsync.errors import DcmsyncError, ExitStatus, InputError, UsageError
-
-if TYPE_CHECKING:
-    from dcmsync.net.patience import Watch
-    from dcmsync.transfer.comparison import Comparison
-    from dcmsync.transfer.side import Side
-    from dcmsync.transfer.survey import Tolerance
+from dcmsync.errors import ExitStatus, UsageError
 
 COMMAND = Command(
     name="diff",
@@ -67,6 +59,7 @@ def run(arguments: Namespace, streams: Streams) -> ExitStatus:
     """Compares."""
     import anyio
 
+    from dcmsync.commands.differing import Differing
     from dcmsync.net.patience import Watch
 
     if arguments.source == "-" and not streams.stdin_is_pipe:
@@ -74,91 +67,5 @@ def run(arguments: Namespace, streams: Streams) -> ExitStatus:
     if arguments.source == "-" and (arguments.key or arguments.since or arguments.until):
         raise UsageError("records are not asked for again", advice="Choose among them: dcmsync filter KEY=VALUE |")
     with Watch() as watch:
-        diff = _Diff(arguments, streams, watch)
+        diff = Differing(arguments, streams, watch)
         return anyio.run(diff.sides.places.receiving, diff.run)
-
-
-class _Diff:
-    """One run of the verb."""
-
-    def __init__(self, arguments: Namespace, streams: Streams, watch: Watch) -> None:
-        from dcmsync.commands.printer import Printer
-        from dcmsync.commands.question import question
-        from dcmsync.commands.sides import Sides
-        from dcmsync.plan.compare import shown
-        from dcmsync.transfer.comparison import Settings
-
-        self._arguments, self._streams = arguments, streams
-        self._is_piped = arguments.source == "-"
-        self.sides = Sides(arguments, streams, watch)
-        places = self.sides.places
-        is_open = self._is_piped or places.is_local(arguments.source)
-        query, self._is_inside = question(arguments, arguments.key, needs_key=not is_open)
-        self._settings = Settings(trust=arguments.trust, shown=shown(arguments.show), query=query)
-        places.parse(arguments.dest)
-        self._printer = Printer(streams, arguments.format)
-
-    async def run(self) -> ExitStatus:
-        """Writes what differs, and the end."""
-        from dcmsync.transfer.comparison import Comparison
-        from dcmsync.transfer.survey import Tolerance
-
-        tolerance = Tolerance(self._streams.say)
-        try:
-            async with AsyncExitStack() as stack:
-                dest = await self.sides.enter(self._arguments.dest, stack, is_dest=True)
-                comparison = Comparison(self._settings, dest, contents=self.sides.contents, write=self._printer.write)
-                compare = self._compare_records if self._is_piped else self._compare_places
-                trouble = await compare(comparison, stack, tolerance)
-        except DcmsyncError as error:
-            self._printer.end(complete=False, reason=error.reason, splits=self.sides.splits)
-            raise
-        trouble = trouble or tolerance.trouble or comparison.trouble or self.sides.trouble
-        self._printer.end(complete=not trouble, reason=trouble, splits=self.sides.splits)
-        status = ExitStatus.NO if comparison.is_different else ExitStatus.DONE
-        return max(status, tolerance.status, ExitStatus.INCOMPLETE if trouble else status)
-
-    async def _compare_places(self, comparison: Comparison, stack: AsyncExitStack, tolerance: Tolerance) -> str:
-        from dcmsync.transfer.survey import Settings, Survey
-
-        source: Side = await self.sides.enter(self._arguments.source, stack)
-        is_far = not self.sides.places.is_local(self._arguments.dest)
-        settings = Settings(query=self._settings.query, is_inside=self._is_inside, is_far=is_far)
-        await Survey(settings, comparison, source, tolerance).run()
-        if self._is_any_unsound(source):
-            tolerance.status = max(tolerance.status, ExitStatus.FAILED)
-        return ""
-
-    def _is_any_unsound(self, source: Side) -> bool:
-        """Whether SOURCE has files that cannot be compared; people are told how many."""
-        from dcmsync.commands.unsound import tell_unsound
-        from dcmsync.contract import Level
-        from dcmsync.plan.levels import Query
-
-        if source.catalogue is None:
-            return False
-        query = Query(level=Level.STUDY, keys=self._settings.query.keys)
-        streams, write = self._streams, self._printer.write
-        return tell_unsound(source.catalogue, source.name, query, write=write, warn=streams.warn, note=streams.note)
-
-    async def _compare_records(self, comparison: Comparison, stack: AsyncExitStack, tolerance: Tolerance) -> str:
-        """Compares what standard input names. Gives why that is not complete, in words."""
-        from dcmsync.records.stream import Reader
-        from dcmsync.transfer.feed import Feed
-        from dcmsync.transfer.gathering import Gathering
-
-        reader = Reader(self._streams.stdin, require_end=self._arguments.require_end)
-        gathering = Gathering(reader)
-        async for group in Feed(gathering):
-            if not (group.source or group.is_of_instances):
-                raise InputError("the record has no `source`, so there is nowhere to ask", line=group.number)
-            source: Side | None = None
-            if not group.is_of_instances or (group.source and self._settings.trust == "content"):
-                try:
-                    source = await self.sides.enter(group.source, stack)
-                except UsageError as error:
-                    raise InputError(error.message, line=group.number, advice=error.advice) from error
-            await tolerance.of(comparison.group(source, group))
-        if gathering.passed_by:
-            self._streams.warn(f"records that are no study, series or instance were passed by: {gathering.passed_by}")
-        return reader.trouble

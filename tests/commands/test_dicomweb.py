@@ -76,7 +76,9 @@ def test_each_level_is_listed(
     keyword = {"patient": "PatientID", "study": "StudyInstanceUID", "series": "SeriesInstanceUID"}.get(level)
     expected = sorted({getattr(sample, attribute) for sample in made})
     assert sorted(record[keyword or "SOPInstanceUID"] for record in done.of_type(level)) == expected
-    assert workdir.run("query", orthanc_url, "--all", "--level", level, "--relational").status == 0
+    across = workdir.run("query", orthanc_url, "--all", "--level", level, "--relational")
+    assert across.status == 0
+    assert sorted(record[keyword or "SOPInstanceUID"] for record in across.of_type(level)) == expected
 
 
 @pytest.mark.parametrize("format_", ["tree", "table", "csv"])
@@ -107,6 +109,23 @@ def test_lists_are_shown_in_every_format(workdir: Workdir, orthanc_url: str, for
 def test_keys_choose_as_they_do_everywhere(workdir: Workdir, orthanc_url: str, key: str, found: int) -> None:
     done = workdir.run("query", orthanc_url, key)
     assert (done.status, len(done.of_type("study"))) == (0, found)
+
+
+def test_names_that_no_query_can_carry_are_found(workdir: Workdir, start, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    made = samples.make_series(tmp_path / "made", instances=1, seed=SEED + 3, patient_name="Müller^Jürgen=山田^太郎")
+    peer = start(peers.orthanc, dicomweb=True, settings={"DefaultEncoding": "Utf8"})  # else it answers in Latin-1
+    peer.store(sample.path for sample in made)
+    for name, found in (
+        ("Müller^Jürgen", 1),
+        ("müller*", 1),
+        ("M?ller^J*", 1),
+        ("山田*", 1),
+        ("Möller*", 0),
+        ("Müller^Jürgen=山田^太郎", 1),
+    ):
+        done = workdir.run("query", f"{peer.http}/dicom-web", f"PatientName={name}")
+        assert (done.status, len(done.of_type("study"))) == (0, found), name
+    assert done.of_type("study")[0]["PatientName"] == "Müller^Jürgen=山田^太郎"
 
 
 def test_limits_upon_whole_lists_are_found_out(workdir: Workdir, start, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]

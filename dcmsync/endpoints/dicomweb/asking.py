@@ -71,7 +71,7 @@ def search_of(ask: Ask, *, takes_lists: bool = True, fuzzy: bool = False) -> Sea
     for keyword, value in ask.keys.items():
         if not value or keyword in pinned:
             continue
-        sent = _sent(keyword, value, takes_lists=takes_lists)
+        sent = _sent(keyword, value, takes_lists=takes_lists, fuzzy=fuzzy)
         if sent != _plainly(keyword, value):
             weakened.add(keyword)
         if sent:
@@ -123,8 +123,8 @@ def _plainly(keyword: str, value: str) -> str:
     return value.replace("\\", ",") if _vr(keyword) == "UI" else value
 
 
-def _sent(keyword: str, value: str, *, takes_lists: bool) -> str:
-    """What a server is asked to match by; "" for nothing."""
+def _sent(keyword: str, value: str, *, takes_lists: bool, fuzzy: bool) -> str:
+    """What a server is asked to match by; "" for nothing. A name may go on with other groups (PS3.5 §6.2.1)."""
     vr = _vr(keyword)
     if vr == "UI":
         is_list = "\\" in value or "," in value
@@ -135,7 +135,8 @@ def _sent(keyword: str, value: str, *, takes_lists: bool) -> str:
         return value if not _ODD.search(value) and "*" not in value else ""
     if "\\" in value:
         return ""
-    weak = re.sub(r"\*+", "*", _ODD.sub("*", value))
+    has_one_group = vr == "PN" and "=" not in value and not fuzzy
+    weak = re.sub(r"\*+", "*", _ODD.sub("*", value) + "*" * has_one_group)
     return weak if weak.strip("*") else ""
 
 

@@ -40,12 +40,13 @@ def test_a_uid_that_would_lead_elsewhere_is_refused(uid: str) -> None:
 @pytest.mark.parametrize(
     ("keyword", "value", "sent"),
     [
-        ("PatientName", "M*ller^J", "M*ller^J"),
-        ("PatientName", "Müller^Jürgen", "M*ller^J*rgen"),
-        ("PatientName", "Doe Jane", "Doe*Jane"),
-        ("PatientName", "D?e", "D*e"),
+        ("PatientName", "M*ller^J", "M*ller^J*"),
+        ("PatientName", "Müller^Jürgen", "M*ller^J*rgen*"),
+        ("PatientName", "Doe Jane", "Doe*Jane*"),
+        ("PatientName", "D?e*", "D*e*"),
         ("PatientName", "ü", None),
         ("PatientName", "Yamada=山田", "Yamada*"),
+        ("PatientName", "山田*", None),
         ("StudyDescription", "CHEST, 2 views", "CHEST*2*views"),
         ("StudyDescription", "a&b#c+d%e", "a*b*c*d*e"),
         ("StudyDescription", "CT\\MR", None),
@@ -96,3 +97,4 @@ def test_each_attribute_stands_once_in_a_query() -> None:
 def test_fuzzy_matching_is_asked_for_only_of_names() -> None:
     asks = [Ask(level=Level.STUDY, keys={"PatientName": "Doe"}), Ask(level=Level.STUDY, keys={"PatientID": "P"})]
     assert [("fuzzymatching", "true") in search_of(ask, fuzzy=True).query for ask in asks] == [True, False]
+    assert search_of(asks[0], fuzzy=True).query[0] == ("PatientName", "Doe")

@@ -126,6 +126,12 @@ def test_an_instance_goes_to_who_claims_it() -> None:
     assert [claim.came for claim in claims] == [{"1.1"}, {"1.2"}]
 
 
+def test_what_its_receiver_refuses_is_not_waited_for() -> None:
+    statuses, claims, mailbox = during([expectation("1.1")], storing("1.1"), [Taker({})])
+    assert statuses == [0xC000] and mailbox.refused == 0
+    assert [claim.came for claim in claims] == [{"1.1"}]
+
+
 @pytest.mark.parametrize(("originator", "first"), [(2, 1), (1, 0), (None, 0), (7, 0)])
 def test_of_two_that_claim_the_same_the_message_id_decides_then_who_lacks_it(
     originator: int | None, first: int
@@ -361,22 +367,3 @@ def test_who_may_report_to_one_title_may_not_to_another() -> None:
     other = Promise("2.25.3", own_ae="OTHER", hosts=frozenset(("127.0.0.1",)))
     (_, code), promise = awaiting(report_of("2.25.1", called="OTHER"), others=(other,))
     assert code == UNKNOWN_TRANSACTION and promise.report is None
-
-
-def test_a_report_that_comes_when_nobody_awaits_it_any_more_is_refused() -> None:
-    async def main() -> tuple[list[int], int | None]:
-        with Watch() as watch:
-            mailbox = Mailbox("127.0.0.1", 0, limits=Limits(timeout_s=5), watch=watch)
-            host = frozenset(("127.0.0.1",))
-            late, other = (Promise(uid, own_ae="DCMSYNC", hosts=host) for uid in ("2.25.1", "2.25.3"))
-            mailbox.expect(late)
-            mailbox.expect(other)
-            mailbox.forget(late)
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(mailbox.run)
-                answered = await anyio.to_thread.run_sync(report_of("2.25.1"), mailbox.port)
-                tasks.cancel_scope.cancel()
-            assert late.report is None
-            return answered
-
-    assert anyio.run(main)[1] == UNKNOWN_TRANSACTION

@@ -31,6 +31,15 @@ def test_nothing_dear_is_imported(workdir: Workdir, line: tuple[str, ...]) -> No
     assert not DEAR & set(done.stderr.decode().split())
 
 
+def test_who_speaks_dimse_does_not_pay_for_http(workdir: Workdir) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, "query", "X@127.0.0.1:1", "PatientID=A"], capture_output=True,
+        env=workdir.environment(), check=False,
+    )  # fmt: skip
+    assert done.returncode == 5, done
+    assert not {"aiohttp", "yarl", "multidict"} & set(done.stderr.decode().split())
+
+
 def test_the_table_of_verbs_imports_no_verb() -> None:
     script = "import sys, dcmsync.cli.main; print([m for m in sys.modules if m.startswith('dcmsync.commands.')])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

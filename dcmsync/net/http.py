@@ -14,6 +14,7 @@ for each try, and go to the origin of the base URL alone.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Container, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
@@ -293,7 +294,7 @@ def _broken(name: str, error: Exception, guard: Guard, *, sent: _Sent | None = N
     if isinstance(error, aiohttp.ClientConnectorDNSError):
         return Unreachable(f"{name}: no such host", advice="Check the name")
     if isinstance(error, aiohttp.ClientConnectorError):
-        words = (error.strerror or "no connection").lower()
+        words = (os.strerror(error.errno) if error.errno else "no address answers").lower()
         return Unreachable(f"{name}: cannot connect: {words}", advice="Check the host and the port")
     if isinstance(error, aiohttp.ServerTimeoutError):
         return Unreachable(f"{name}: no connection within the time for it", advice="Check host, port and firewall")

@@ -411,7 +411,7 @@ def test_a_new_connection_that_is_closed_at_once_is_waited_for(monkeypatch: pyte
 def test_nobody_there_is_told_at_once() -> None:
     port = peers.free_port()
     error = refusal(door_to(f"http://127.0.0.1:{port}"))
-    assert isinstance(error, Unreachable) and error.exit_status == 5
+    assert isinstance(error, Unreachable) and error.exit_status == 5 and "connect: connection refused." in str(error)
     error = refusal(door_to("http://nowhere.invalid"))
     assert isinstance(error, Unreachable) and "no such host" in str(error)
 

@@ -231,6 +231,13 @@ def test_parts_without_end_that_nobody_asked_for_end_the_answer(series: list[Sam
     assert isinstance(fetched.error, RemoteProtocolError) and len(fetched.keeper.refused) < 200
 
 
+def test_soap_parts_without_end_are_ended(series: list[Sample]) -> None:
+    part = b"--x\r\nContent-Type: application/xop+xml\r\n\r\n<a/>\r\n"
+    reply = Reply(200, {"Content-Type": "multipart/related; boundary=x"}, part * 5000 + b"--x--")
+    fetched = Fetched(reply, want_of(series))
+    assert isinstance(fetched.error, RemoteProtocolError) and "goes on and on" in str(fetched.error)
+
+
 @pytest.mark.parametrize("piece", ["an HTML page", "nothing"])
 def test_a_document_that_is_no_dicom_file_is_named(series: list[Sample], piece: str) -> None:
     octets = {"an HTML page": b"<html>sorry" * 20, "nothing": b""}[piece]

@@ -18,7 +18,9 @@ from dcmsync.errors import RemoteProtocolError
 from dcmsync.wire.markup import Markup
 
 _MOST_TEXT = 4096  # characters of an identifier, or of the reason of a fault
-_MOST_NOTES = 1_000_000  # errors, or links: one for each document
+_MOST_NOTES = 100_000  # errors, or links: one for each document
+MOST_NAME = 256  # characters of a UID, or of a Content-ID
+_MOST_CODES = 8  # of a fault
 _QUANTUM = 4  # characters of base64 that are whole octets
 
 _WORDS = {
@@ -41,10 +43,9 @@ BUSY = frozenset(("XDSRepositoryBusy", "XDSRepositoryOutOfResources", "XDSUnavai
 
 
 class Trouble(Struct, frozen=True, kw_only=True):
-    """One RegistryError. `document` is the SOP Instance UID that it is about, where it says one."""
+    """One RegistryError."""
 
     code: str
-    document: str = ""
     is_warning: bool = False
 
     def __str__(self) -> str:
@@ -128,7 +129,8 @@ class Reply:
                 self._base64, self._is_inline = "", False
             case "Include":
                 if "Document" in self._path and len(self.links) < _MOST_NOTES:
-                    self.links[self._uid or f"document {len(self.links)}"] = _content_id(attributes.get("href", ""))
+                    content_id = _content_id(attributes.get("href", ""))
+                    self.links[self._uid or f"document {len(self.links)}"] = content_id[:MOST_NAME]
             case "Fault":
                 self._is_fault = True
 
@@ -140,7 +142,6 @@ class Reply:
         self.troubles.append(
             Trouble(
                 code=shown.rpartition("}")[2] or "an error without code",
-                document=attributes.get("location", "").strip(),
                 is_warning=attributes.get("severity", "").endswith(":Warning"),
             )
         )
@@ -156,10 +157,10 @@ class Reply:
         text, self._text = self._text.strip(), ""
         match name:
             case "DocumentUniqueId":
-                self._uid = text
+                self._uid = text[:MOST_NAME]
             case "Document":
                 self._end_inline()
-            case "Value" if self._is_fault:
+            case "Value" if self._is_fault and len(self._codes) < _MOST_CODES:
                 self._codes.append(text.rpartition(":")[2])
             case "Text" if self._is_fault:
                 self._reason = self._reason or text

@@ -19,7 +19,7 @@ from uuid import uuid4
 
 from dcmsync.contract import Ask, Attributes, Ending, Receiver, Want
 from dcmsync.endpoints.rad69.envelope import Repository, envelope, mtom, plain
-from dcmsync.endpoints.rad69.reply import BUSY, Fault, Reply
+from dcmsync.endpoints.rad69.reply import BUSY, MOST_NAME, Fault, Reply
 from dcmsync.errors import Disconnected, OutOfResources, Refused, Rejected, RemoteProtocolError, Unasked
 from dcmsync.net.http import Answer, Door, Octets
 from dcmsync.net.instances import Intake, Taken
@@ -178,7 +178,7 @@ class _Gathering:
         self._name = name
         self._receiver = receiver
         self._most = most
-        self._documents = 0
+        self._parts = 0
         self._soap_octets = 0  # since the last octets of a document
         self._intake: Intake | None = None
         self._inline: Intake | None = None
@@ -228,7 +228,8 @@ class _Gathering:
     async def _take(self, event: multipart.Event, root: str) -> None:
         """One event of a multipart body."""
         if isinstance(event, multipart.Begun):
-            content_id = event.headers.get("content-id", "").strip("<> ")
+            self._count_part()
+            content_id = event.headers.get("content-id", "").strip("<> ")[:MOST_NAME]
             is_first = not self.content_ids
             self.content_ids.add(content_id)
             is_root = content_id == root if root else is_first
@@ -261,6 +262,7 @@ class _Gathering:
         for piece in self.reply.inline():
             self._soap_octets = 0
             if self._inline is None:
+                self._count_part()
                 self._inline = await self._begun()
             if piece is not None:
                 self._inline.write(piece)
@@ -269,12 +271,15 @@ class _Gathering:
                 self._count(intake.end())
 
     async def _begun(self) -> Intake:
-        """An intake for one more document. Raises RemoteProtocolError for far more than were asked for."""
-        self._documents += 1
-        if self._documents > self._most:
-            raise RemoteProtocolError("goes on and on with documents that were not asked for")
+        """An intake for one more document."""
         await self._receiver.room()
         return Intake(self._receiver)
+
+    def _count_part(self) -> None:
+        """One more part, or document in the XML. Raises RemoteProtocolError for far more than were asked for."""
+        self._parts += 1
+        if self._parts > self._most:
+            raise RemoteProtocolError("goes on and on with documents that were not asked for")
 
     def _end_soap(self) -> None:
         if self.defect:

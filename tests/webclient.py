@@ -14,10 +14,13 @@ import http.client
 import json
 import socket
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import urlsplit
+
+import pytest
 
 DEADLINE_S = 20.0
 BOUNDARY = "a5c1b2d3e4f5a6b7"
@@ -68,14 +71,29 @@ def ask(
     connection = connect(url, context) if isinstance(url, str) else url
     try:
         connection.request(method, path, body=body, headers={**({"Accept": accept} if accept else {}), **headers})
-        answer = connection.getresponse()
-        names: dict[str, str] = {}
-        for name, value in answer.getheaders():
-            names[name.lower()] = ", ".join(filter(None, (names.get(name.lower()), value)))
-        return Reply(answer.status, names, answer.read())
+        with connection.getresponse() as answer:
+            names: dict[str, str] = {}
+            for name, value in answer.getheaders():
+                names[name.lower()] = ", ".join(filter(None, (names.get(name.lower()), value)))
+            return Reply(answer.status, names, answer.read())
     finally:
         if isinstance(url, str):
             connection.close()
+
+
+@contextmanager
+def breaking_off(url: str, path: str) -> Iterator[None]:
+    """A request whose answer has begun when the block is entered, and is not to come to its end after it."""
+    connection = connect(url)
+    try:
+        connection.request("GET", path)
+        with connection.getresponse() as answer:
+            assert answer.status == 200
+            yield
+            with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+                answer.read()
+    finally:
+        connection.close()
 
 
 def multipart(*parts: bytes, media_type: str = "application/dicom", is_closed: bool = True) -> bytes:

@@ -29,7 +29,7 @@ from dcmsync.node.web.refusing import Refusal, not_acceptable
 from dcmsync.wire.dimse import status
 from dcmsync.wire.multipart import Begun, Content, Ended, Event, Reader, boundary_of, parameters
 
-MAX_PARTS = 100_000
+MAX_PARTS = 50_000
 _UNSETTLED = 256  # parts whose verdict is not awaited yet
 
 Item = dict[str, model.Attribute]

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from http.client import HTTPConnection, IncompleteRead
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -111,19 +111,20 @@ def test_wado_uri_refuses_in_words(
     assert reply.status == status and reply.words
 
 
-def test_a_file_without_a_head_leaves_with_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize("begin", [b"\x08\0\x05\0CS", b"\x02\0\0\0UL"], ids=["data set", "group 0002"])
+def test_a_file_without_a_head_leaves_with_one(tmp_path: Path, begin: bytes) -> None:
     from io import BytesIO
 
     import pydicom
 
     (sample,) = samples.make_series(tmp_path / "made", instances=1)
     octets = sample.path.read_bytes()
-    bare = octets[octets.index(b"\x08\0\x05\0CS") :]
+    bare = octets[octets.index(begin) :]
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "bare").write_bytes(bare)
     with nodes.serving(tmp_path / "a", "--http", "0") as node:
         (part,) = webclient.ask(node.http, path_of(sample)).parts
-        assert part.endswith(bare)
+        assert part.endswith(octets[octets.index(b"\x08\0\x05\0CS") :]) and part[128:132] == b"DICM"
         read = pydicom.dcmread(BytesIO(part))
         assert read.file_meta.TransferSyntaxUID == samples.EXPLICIT_LITTLE and read.SOPInstanceUID == sample.sop_uid
 
@@ -156,20 +157,29 @@ def test_syntaxes_that_were_not_asked_for_are_left_out(tmp_path: Path) -> None:
         assert len(webclient.ask(node.http, path, accept=both).parts) == 2
 
 
-@pytest.mark.parametrize("how", ["shorter", "other"])
+@pytest.mark.parametrize("how", ["shorter", "other", "grown"])
 def test_a_file_that_changes_on_the_way_breaks_the_answer_off(tmp_path: Path, how: str) -> None:
     made = samples.make_series(tmp_path / "a", instances=60, rows=512, columns=512)
     path = f"/studies/{made[0].study_uid}"
     with nodes.serving(tmp_path / "a", "--http", "0") as node:
-        connection = webclient.connect(node.http)
-        connection.request("GET", path)
-        answer = connection.getresponse()  # 30 MB: most of it cannot have been sent
-        assert answer.status == 200
-        if how == "shorter":
-            os.truncate(made[-1].path, 1000)
+        with webclient.breaking_off(node.http, path):  # 30 MB: most of it cannot have been sent
+            if how == "shorter":
+                os.truncate(made[-1].path, 1000)
+            elif how == "grown":  # still the same instance
+                with made[-1].path.open("ab") as file:
+                    file.write(b"\xfc\xff\xfc\xffOB\0\0\x04\0\0\0abcd")
+            else:
+                made[-1].path.write_bytes(bytes(made[-1].size))
+        assert webclient.ask(node.http, path).status == (200 if how == "grown" else 206)
+
+
+@pytest.mark.parametrize("how", ["shorter", "other"])
+def test_a_file_that_changes_while_it_is_sent_breaks_the_answer_off(tmp_path: Path, how: str) -> None:
+    (large,) = samples.make_series(tmp_path / "a", instances=1, rows=4096, columns=4096)
+    with nodes.serving(tmp_path / "a", "--http", "0") as node, webclient.breaking_off(node.http, path_of(large)):
+        if how == "shorter":  # of 32 MB, most cannot have been sent
+            os.truncate(large.path, large.size - 1000)
         else:
-            made[-1].path.write_bytes(bytes(made[-1].size))
-        with pytest.raises((IncompleteRead, ConnectionError)):
-            answer.read()
-        connection.close()
-        assert webclient.ask(node.http, path).status == 206
+            with large.path.open("r+b") as file:
+                file.seek(-10, os.SEEK_END)
+                file.write(b"otherwise")

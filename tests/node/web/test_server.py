@@ -119,6 +119,7 @@ def test_a_head_that_does_not_come_is_not_waited_for(folder: Path, sent: bytes) 
     with serving(folder, "--timeout", "1") as node, webclient.Wire(node.http) as wire:
         wire.send(sent)
         assert wire.rest() == b""
+        assert "reason" not in node.wait_for_event(type="connection", event="closed")  # it has been idle, no more
 
 
 def test_a_body_that_trickles_is_cut_off(folder: Path, made: list[samples.Sample]) -> None:

@@ -6,10 +6,18 @@ from collections.abc import Iterator
 from contextlib import closing
 from http.client import HTTPConnection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import anyio
 import pytest
 
+from dcmsync.node.archive import Archive
+from dcmsync.node.web import storing
+from dcmsync.node.web.asked import House
+from dcmsync.node.web.refusing import Refusal
+from dcmsync.transfer.lander import Lander
+from dcmsync.wire.multipart import Reader
 from tests import nodes, samples, webclient
 
 pytestmark = pytest.mark.slow
@@ -171,6 +179,43 @@ def test_what_cannot_be_taken_is_refused_before_it_is_read(
 def test_a_body_without_a_part_is_refused(node: nodes.Serving, body: bytes) -> None:
     reply = webclient.ask(node.http, "/studies", "POST", body=body, headers={"Content-Type": webclient.STOW})
     assert reply.status == 400 and reply.headers["warning"] and reply.json == {}
+
+
+def test_too_many_parts_are_refused(node: nodes.Serving) -> None:
+    body = b"--%s\r\n\r\n\r\n" % webclient.BOUNDARY.encode() * (storing.MAX_PARTS + 1)
+    reply = webclient.ask(node.http, "/studies", "POST", body=body, headers={"Content-Type": webclient.STOW})
+    assert reply.status == 413 and len(reasons(reply, OTHERS)) == storing.MAX_PARTS
+
+
+def test_a_part_has_a_most_and_room_is_awaited(folder: Path, made: list[samples.Sample]) -> None:
+    rooms: list[int] = []
+
+    class Counting(Lander[Any]):
+        async def room(self) -> None:
+            rooms.append(1)
+            await super().room()
+
+    async def store() -> list[storing.Outcome]:
+        archive = Archive(str(folder), make_queue=Counting, warn=str)
+        house = House(archive=archive, authority="", timeout_s=1, max_instance_octets=made[0].size)
+        asked: Any = SimpleNamespace(archive=archive, uids={}, house=house)
+        parts, reader = storing._Store(asked), Reader(webclient.BOUNDARY)
+        async with anyio.create_task_group() as tasks:
+            archive.start(tasks)
+            parts.hear(reader.feed(webclient.multipart(octets(made[0]), is_closed=False)))
+            body = webclient.multipart(octets(made[1]) + b"more")
+            parts.hear(reader.feed(body[:5000]))
+            with pytest.raises(Refusal, match="more than 9,388 octets"):
+                parts.hear(reader.feed(body[5000:]))
+            await parts.settle(0)
+            archive.stop()
+        parts.close()
+        archive.close()
+        return parts.outcomes
+
+    found = {outcome.sop_instance_uid: outcome.code for outcome in anyio.run(store)}
+    assert found == {made[0].sop_uid: 0, made[1].sop_uid: 0xA700} and len(rooms) == 1
+    assert held(folder) == [octets(made[0])]
 
 
 def test_who_waits_to_be_let_send_is_told_to_go_on(

@@ -13,7 +13,6 @@ from dcmsync.errors import DcmsyncError, Rejected, RemoteProtocolError, UsageErr
 from dcmsync.net.authority import Basic, Bearer, Token, client_credentials, reading
 from dcmsync.net.channel import Limits
 from dcmsync.net.http import Door, Request
-from dcmsync.net.proxies import checked, of_environment
 from tests.fakes.web import Reply, Seen, Web
 
 REQUEST = Request(method="GET", url="http://h/", headers={})
@@ -162,27 +161,3 @@ def test_a_token_that_is_not_granted_is_told_without_the_secret(
     with Web(Reply(status, body=body)) as tokens, pytest.raises(kind) as raised:
         anyio.run(client_credentials(door_to(tokens.url), "me", lambda: b"s3cr3t"))
     assert words in str(raised.value) and "s3cr3t" not in str(raised.value)
-
-
-@pytest.mark.parametrize("url, environ, proxy", [
-    ("https://h/x", {}, ""),
-    ("https://h/x", {"HTTPS_PROXY": "http://p:1"}, "http://p:1"),
-    ("https://h/x", {"https_proxy": "p:1", "HTTPS_PROXY": "http://q:1"}, "http://p:1"),
-    ("http://h/x", {"HTTPS_PROXY": "http://p:1"}, ""),
-    ("http://h/x", {"ALL_PROXY": "http://u:s@p:1"}, "http://u:s@p:1"),
-    ("http://h/x", {"http_proxy": "http://p:1", "NO_PROXY": "*"}, ""),
-    ("http://a.example/x", {"http_proxy": "http://p:1", "no_proxy": "b, .example"}, ""),
-    ("http://a.example/x", {"http_proxy": "http://p:1", "no_proxy": "ample"}, "http://p:1"),
-    ("http://a.example:81/x", {"http_proxy": "http://p:1", "no_proxy": "a.example:80"}, "http://p:1"),
-    ("http://a.example/x", {"http_proxy": "http://p:1", "no_proxy": "a.example:80"}, ""),
-    ("http://[::1]:8/x", {"http_proxy": "http://p:1", "no_proxy": "::1"}, ""),
-    ("http://127.0.0.1/x", {"http_proxy": "http://p:1", "no_proxy": "localhost,127.0.0.1"}, ""),
-])  # fmt: skip
-def test_the_proxy_is_the_one_of_the_environment(url: str, environ: dict[str, str], proxy: str) -> None:
-    assert of_environment(url, environ) == proxy
-
-
-@pytest.mark.parametrize("text", ["socks5://h:1", "http://", "http://h:x", "ftp://h", "http://h:0"])
-def test_what_is_no_http_proxy_is_refused(text: str) -> None:
-    with pytest.raises(UsageError, match="no HTTP proxy"):
-        checked(text, "PROXY")

@@ -13,6 +13,7 @@ from dcmsync.errors import PeerError, Refused, RemoteProtocolError
 from dcmsync.net.channel import Limits
 from dcmsync.net.http import Door
 from dcmsync.quirks import Quirks
+from dcmsync.wire.jsonvalues import objects
 from dcmsync.wire.upperlayer.extension import Wishes
 from tests.fakes.web import Reply, Script, Seen, Web
 
@@ -117,6 +118,14 @@ def test_a_list_that_is_matched_here_is_not_taken_for_wrong() -> None:
     narrow = Ask(level=Level.STUDY, keys={"StudyInstanceUID": "1.2.*"})
     assert ask(pager(7), asks=[narrow])[1].is_last_word
     assert not ask(pager(100), asks=[narrow])[1].is_last_word
+
+
+def test_what_parents_said_is_remembered_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "_MOST_CLAIMS", 3)
+    lister = listing.Lister(Door("http://127.0.0.1:1", name="web", limits=Limits(), warn=print), print)
+    said = [study(number, **{"00201206": {"vr": "IS", "Value": [7]}}) for number in range(10)]
+    lister._learn(Level.STUDY, objects(json.dumps(said).encode()))
+    assert 0 < len(lister._claims) <= 3
 
 
 def test_no_content_is_none() -> None:

@@ -367,3 +367,32 @@ def test_who_may_report_to_one_title_may_not_to_another() -> None:
     other = Promise("2.25.3", own_ae="OTHER", hosts=frozenset(("127.0.0.1",)))
     (_, code), promise = awaiting(report_of("2.25.1", called="OTHER"), others=(other,))
     assert code == UNKNOWN_TRANSACTION and promise.report is None
+
+
+def test_the_asking_association_owes_nothing_while_any_delivery_waits_for_our_disk() -> None:
+    class Slow(Taker):
+        def __init__(self) -> None:
+            super().__init__({})
+            self.ends = [anyio.Event(), anyio.Event()]
+            self._waiting = iter(self.ends)
+
+        async def room(self) -> None:
+            await next(self._waiting).wait()
+
+    async def main() -> list[bool]:
+        slow, armed = Slow(), []
+        with socket.socket() as ours:
+            guard = Guard(ours, timeout_s=5, whole_s=5)
+            guard.arm()
+            claim = Claim(expectation("1.1"), slow, guard)
+            async with anyio.create_task_group() as tasks:
+                for _ in slow.ends:
+                    tasks.start_soon(claim.room)
+                for end in (None, *slow.ends):
+                    if end is not None:
+                        end.set()
+                    await anyio.wait_all_tasks_blocked()
+                    armed.append(guard.armed)
+        return armed
+
+    assert anyio.run(main) == [False, False, True]

@@ -225,6 +225,16 @@ def test_which_image_sets_a_study_has_is_asked_once_in_a_while(
     assert store.calls.count("searchImageSets") == 5
 
 
+def test_searches_are_forgotten_before_they_are_too_many(
+    store: DataStore, made: list[samples.Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shelf, "SEARCHES", 1)
+    at = place(store)
+    for study_uid in (made[0].study_uid, made[6].study_uid, made[0].study_uid):
+        found(at, Level.SERIES, StudyInstanceUID=study_uid)
+    assert store.calls.count("searchImageSets") == 3
+
+
 def test_metadata_is_forgotten_before_it_is_too_much(
     store: DataStore, made: list[samples.Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -337,6 +347,7 @@ def test_of_an_instance_in_several_image_sets_the_primary_one_is_given(
     octets = made[0].path.read_bytes()
     (tmp_path / "other.dcm").write_bytes(octets.replace(b"S1P0001 ", b"S1P0009 "))
     store.add([tmp_path / "other.dcm"], primary=False)
+    store.image_sets.insert(0, store.image_sets.pop())  # it is listed first
     warned: list[str] = []
     at = place(store, image_sets="all", warned=warned)
     uids = {"StudyInstanceUID": made[0].study_uid, "SeriesInstanceUID": made[0].series_uid}
@@ -355,6 +366,7 @@ def test_pages_that_repeat_end_the_search_as_incomplete(store: DataStore) -> Non
     store.before = loop
     *answers, ending = talk(place(store), asking(Level.STUDY))
     assert len(answers) == 1 and ending.truncated and "repeat" in ending.why
+    assert len(store.seen) == 2
 
 
 def test_pages_without_end_that_bring_nothing_end_the_search(
@@ -369,9 +381,23 @@ def test_pages_without_end_that_bring_nothing_end_the_search(
     assert ending.truncated and next(count) == 5
 
 
+def test_a_search_that_goes_on_and_on_with_new_image_sets_ends(store: DataStore) -> None:
+    count = iter(range(1000))
+
+    def more(operation: str, seen: Seen) -> Reply | None:
+        number = next(count)
+        sets = [{"imageSetId": f"{number:030}{each:02}", "DICOMTags": {}} for each in range(50)]
+        return Reply(body=json.dumps({"imageSetsMetadataSummaries": sets, "nextToken": str(number)}).encode())
+
+    store.before = more
+    with pytest.raises(RemoteProtocolError, match="gave more than 1,000 image sets"):
+        talk(place(store), asking(Level.STUDY))
+
+
 @pytest.mark.parametrize(
     "body",
     [
+        b'{"other":' + b"[" * 100_000,
         b"", b"[]", b"{}", b"null", b"<html>", b'{"imageSetsMetadataSummaries":1}', b"\xff\xfe", b"[" * 100_000,
         b'{"imageSetsMetadataSummaries":[{"imageSetId":"../../x"}]}',
         b'{"imageSetsMetadataSummaries":[{"imageSetId":"a?b"}]}',
@@ -477,10 +503,11 @@ def test_a_throttled_call_is_made_again_and_signed_anew(
     assert len({seen.headers["x-amz-date"] for seen in store.seen}) == len(store.seen)
 
 
-def test_a_store_that_throttles_for_ever_is_out_of_means(store: DataStore) -> None:
+def test_a_store_that_throttles_for_ever_is_out_of_means(store: DataStore, made: list[samples.Sample]) -> None:
     store.before = lambda operation, seen: ahi._error(429, "ThrottlingException", "Rate exceeded")
-    with pytest.raises(OutOfResources, match="Rate exceeded"):
-        talk(place(store), asking(Level.STUDY))
+    for deed in (asking(Level.STUDY), fetching(wanting(made), Keeper())):
+        with pytest.raises(OutOfResources, match="Rate exceeded"):
+            talk(place(store), deed)
 
 
 @pytest.mark.parametrize(

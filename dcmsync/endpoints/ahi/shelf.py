@@ -18,7 +18,7 @@ from dcmsync.endpoints.ahi.summaries import ImageSet
 
 REMEMBERED_OCTETS = 32 << 20
 FRESH_S = 10.0
-_SEARCHES = 64
+SEARCHES = 64
 
 
 class Shelf:
@@ -64,6 +64,6 @@ class Shelf:
         found.sort(key=lambda each: each.is_apart)
         if ending == Ending():
             self._searches[study_uid, series_uid] = found, now
-            if len(self._searches) > _SEARCHES:
+            if len(self._searches) > SEARCHES:
                 self._searches.popitem(last=False)
         return found, ending

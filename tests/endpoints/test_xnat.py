@@ -108,6 +108,23 @@ def test_an_archive_streams_with_its_length_known(parcels: list[Parcel], made: l
         assert [archive.read(name) for name in archive.namelist()] == [sample.path.read_bytes() for sample in made]
 
 
+def test_members_that_are_too_large_for_a_plain_archive_are_said_so(
+    parcels: list[Parcel], made: list[samples.Sample], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dcmsync.endpoints.xnat.packing.SMALL", 1000)  # in place of 4 GiB
+    pack = Pack(parcels[:2])
+
+    async def octets() -> bytes:
+        return b"".join([bytes(piece) async for piece in pack.pieces()])
+
+    body = anyio.run(octets)
+    assert len(body) == pack.length
+    with zipfile.ZipFile(BytesIO(body)) as archive:
+        assert archive.testzip() is None
+        assert all(member.extract_version == 45 for member in archive.infolist())
+        assert [archive.read(name) for name in archive.namelist()] == [s.path.read_bytes() for s in made[:2]]
+
+
 def test_batches_of_a_study_go_to_one_session(parcels: list[Parcel], made: list[samples.Sample]) -> None:
     xnat = Xnat()
     assert store(xnat, parcels[:2], parcels[2:5], parcels[5:]) == [[0] * 2, [0] * 3, [0] * 3]

@@ -13,7 +13,8 @@ from dcmsync.errors import UsageError
 def giver_of(word: str, endpoints: Mapping[str, Endpoint]) -> str | None:
     """The name of the endpoint that gives what the place called `word` lists; None where it does so itself.
 
-    Raises UsageError when that is no endpoint, or leads back to where it came from.
+    Where that one names another, it is the other. Raises UsageError when one is no endpoint, or leads back to where it
+    came from.
     """
     passed = [word]
     while (endpoint := endpoints.get(passed[-1])) is not None and endpoint.retrieve is not None:
@@ -27,4 +28,4 @@ def giver_of(word: str, endpoints: Mapping[str, Endpoint]) -> str | None:
             way = " -> ".join((*passed[passed.index(name) :], name))
             raise UsageError(f"{word}: retrieve leads in a circle: {way}", advice="Leave one of them out")
         passed.append(name)
-    return passed[1] if len(passed) > 1 else None
+    return passed[-1] if len(passed) > 1 else None

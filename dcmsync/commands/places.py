@@ -131,7 +131,7 @@ class Places:
             return self.alone(word)
         from dcmsync.endpoints.paired.place import Paired
 
-        return Paired(self.alone(word), lambda: self.open(giver))
+        return Paired(self.alone(word), lambda: self.alone(giver), self.quirks(giver))
 
     def giver(self, word: str) -> str | None:
         """The endpoint that gives what the place called `word` lists, by name, if it is another. Raises UsageError."""

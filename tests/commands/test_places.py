@@ -33,6 +33,14 @@ locator = "ARCHIVE@127.0.0.1:104"
 jobs = 7
 calling = "NIGHT"
 timeout = 5
+
+[endpoints.asked]
+locator = "ASKED@127.0.0.1:104"
+retrieve = "between"
+
+[endpoints.between]
+locator = "BETWEEN@127.0.0.1:104"
+retrieve = "few"
 """
 
 
@@ -74,3 +82,10 @@ def test_a_word_that_is_no_place_lists_the_names(tmp_path: Path) -> None:
         places(tmp_path).open("pasc")
 
 
+def test_of_two_places_that_are_one_the_fewer_associations_count(tmp_path: Path) -> None:
+    assert places(tmp_path).jobs("asked") == places(tmp_path).jobs("few") == 2
+    assert places(tmp_path, jobs=1).jobs("asked") == 1
+
+
+def test_who_gives_is_at_the_end_of_the_chain(tmp_path: Path) -> None:
+    assert [places(tmp_path).giver(word) for word in ("asked", "between", "few")] == ["few", "few", None]

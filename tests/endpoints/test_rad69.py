@@ -238,6 +238,12 @@ def test_soap_parts_without_end_are_ended(series: list[Sample]) -> None:
     assert isinstance(fetched.error, RemoteProtocolError) and "goes on and on" in str(fetched.error)
 
 
+def test_documents_in_the_xml_without_end_are_ended(series: list[Sample]) -> None:
+    body = b"<a>" + b"<Document>AAAA</Document>" * 5000
+    fetched = Fetched(Reply(200, {"Content-Type": PLAIN}, body), want_of(series))
+    assert isinstance(fetched.error, RemoteProtocolError) and "goes on and on" in str(fetched.error)
+
+
 @pytest.mark.parametrize("piece", ["an HTML page", "nothing"])
 def test_a_document_that_is_no_dicom_file_is_named(series: list[Sample], piece: str) -> None:
     octets = {"an HTML page": b"<html>sorry" * 20, "nothing": b""}[piece]

@@ -26,12 +26,13 @@ class Echoes(Protocol):
 
 
 class Paired:
-    """A place that has the name of the one that is asked. `giver` opens the other."""
+    """A place that has the name of the one that is asked. `giver` opens the other, whose `quirks` are known before."""
 
-    def __init__(self, asked: Source, giver: Callable[[], Source]) -> None:
+    def __init__(self, asked: Source, giver: Callable[[], Source], quirks: Quirks = Quirks()) -> None:  # noqa: B008
         self.name = asked.name
         self._asked = asked
         self._giver = giver
+        self._quirks = quirks
 
     async def echo(self) -> int:
         """0 when both answer, as far as they can be asked to; else what one of them says. Raises PeerError."""
@@ -46,27 +47,25 @@ class Paired:
         """A session with both."""
         async with AsyncExitStack() as stack:
             asked = await stack.enter_async_context(self._asked.session())
-            yield Session(asked, self._giver, stack)
+            yield Session(asked, self._giver, self._quirks, stack)
 
 
 class Session:
     """Satisfies contract.Session, and contract.Describes where the place that is asked does. The session with the giver
-    ends with `stack`.
+    ends with `stack`. The quirks are those of the place that is asked; whether lists of UIDs may be fetched is the
+    other's to say.
     """
 
-    def __init__(self, asked: contract.Session, giver: Callable[[], Source], stack: AsyncExitStack) -> None:
+    def __init__(
+        self, asked: contract.Session, giver: Callable[[], Source], quirks: Quirks, stack: AsyncExitStack
+    ) -> None:
+        self.quirks = replace(quirks_of(asked), no_uid_lists=quirks.no_uid_lists)
         self._asked = asked
         self._giver = giver
         self._stack = stack
         self._giving: contract.Session | None = None
         if isinstance(asked, Describes):
             self.describe = asked.describe
-
-    @property
-    def quirks(self) -> Quirks:
-        """Those of the place that is asked; whether lists of UIDs may be fetched is the other's to say."""
-        takes_no_lists = self._giving is not None and quirks_of(self._giving).no_uid_lists
-        return replace(quirks_of(self._asked), no_uid_lists=takes_no_lists)
 
     def find(self, ask: Ask) -> AsyncGenerator[Attributes | Ending, None]:
         """What the place that is asked says."""

@@ -396,3 +396,22 @@ def test_the_asking_association_owes_nothing_while_any_delivery_waits_for_our_di
         return armed
 
     assert anyio.run(main) == [False, False, True]
+
+
+def test_a_delivery_that_is_late_does_not_hold_back_the_next_move_of_the_association() -> None:
+    async def main() -> list[bool]:
+        armed = []
+
+        class Looks(Taker):
+            async def room(self) -> None:
+                armed.append(guard.armed)
+
+        with socket.socket() as ours:
+            guard = Guard(ours, timeout_s=5, whole_s=5)
+            claim = Claim(expectation("1.1"), Looks({}), guard)
+            claim.is_answered = True
+            guard.arm()  # for what is asked next
+            await claim.room()
+            return [*armed, guard.armed]
+
+    assert anyio.run(main) == [True, True]

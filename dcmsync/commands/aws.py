@@ -28,6 +28,7 @@ PROCESS_TIMEOUT_S = 60.0
 _KEYS = ("aws_access_key_id", "aws_secret_access_key")
 _CALLS = ("role_arn", "sso_session", "sso_start_url", "web_identity_token_file", "credential_source")
 _INSTALL = "Install botocore beside dcmsync, or set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+_SET = "Set aws_profile in the configuration, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 
 _DICOMWEB = re.compile(
     r"https://dicom-medical-imaging(?:-fips)?\.(?P<region>[a-z0-9-]+)\.(?:amazonaws\.com(?:\.cn)?|api\.aws)(?:[:/]|$)"
@@ -186,13 +187,14 @@ def _of_botocore(chosen: Profile, name: str) -> Credentials:
         what = f"{chosen.words} needs {known}" if known else f"{chosen.words} has no access key"
         raise UsageError(f"{name}: no AWS credentials: {what}", advice=_INSTALL)
     session = import_module("botocore.session").Session(profile=chosen.name or None)
+    exceptions = import_module("botocore.exceptions")
     try:
         held = session.get_credentials()
         frozen = held.get_frozen_credentials() if held is not None else None
-    except import_module("botocore.exceptions").BotoCoreError as error:
+    except (exceptions.BotoCoreError, exceptions.ClientError) as error:
         raise LocalTrouble(f"{name}: botocore finds no credentials: {type(error).__name__}") from None
     if frozen is None:
-        raise UsageError(f"{name}: no AWS credentials were found", advice=_INSTALL)
+        raise UsageError(f"{name}: no AWS credentials were found", advice=_SET)
     return Credentials(
         access_key_id=frozen.access_key, secret_access_key=frozen.secret_key, session_token=frozen.token or ""
     )

@@ -150,27 +150,40 @@ def test_a_file_that_is_no_file_of_profiles_is_said(environ: dict[str, str], tmp
         assert "Canary" not in str(raised.value)
 
 
-def test_botocore_is_asked_for_what_takes_calls(environ: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", ["", "ClientError", "BotoCoreError", "nothing"])
+def test_botocore_is_asked_for_what_takes_calls(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch, error: str
+) -> None:
     class Frozen:
         access_key, secret_key, token = "OFROLE", "s", None
+
+    kinds = {name: type(name, (Exception,), {}) for name in ("ClientError", "BotoCoreError")}
 
     class Session:
         def __init__(self, profile: str | None) -> None:
             assert profile == "role"
 
         def get_credentials(self) -> Any:
-            return self
+            if error in kinds:
+                raise kinds[error](SECRET)
+            return None if error else self
 
         def get_frozen_credentials(self) -> Frozen:
             return Frozen()
 
     session, exceptions = ModuleType("botocore.session"), ModuleType("botocore.exceptions")
     monkeypatch.setattr(session, "Session", Session, raising=False)
-    monkeypatch.setattr(exceptions, "BotoCoreError", OSError, raising=False)
+    for name, kind in kinds.items():
+        monkeypatch.setattr(exceptions, name, kind, raising=False)
     for module in (ModuleType("botocore"), session, exceptions):
         monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setattr(aws.util, "find_spec", lambda name: object())
-    assert found("role", environ) == Credentials(access_key_id="OFROLE", secret_access_key="s")
+    if error:
+        with pytest.raises(DcmsyncError, match=error if error in kinds else "no AWS credentials were found") as raised:
+            found("role", environ)
+        assert SECRET not in str(raised.value)
+    else:
+        assert found("role", environ) == Credentials(access_key_id="OFROLE", secret_access_key="s")
 
 
 def test_the_region_is_that_of_who_says_it_first(environ: dict[str, str]) -> None:

@@ -224,8 +224,9 @@ class Web:
             raise
         except Refusal as refusal:
             response = answering.words(refusal.status, refusal.words, refusal.headers)
-        except LocalTrouble as trouble:
-            self._warn(f"a request failed: {trouble.message}")
+        except (LocalTrouble, OSError) as trouble:
+            why = trouble.message if isinstance(trouble, LocalTrouble) else trouble.strerror
+            self._warn(f"a request failed: {why}")
             response = answering.words(500, "trouble on this machine: try again later")
         except Exception as error:  # noqa: BLE001  # one request's failure is told, and never ends the node
             self._warn(_words(error))

@@ -7,10 +7,19 @@ import ssl
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
+from http.client import IncompleteRead
 from pathlib import Path
 
+import anyio
+import anyio.to_thread
 import pytest
 
+from dcmsync.net.channel import Limits
+from dcmsync.net.patience import Watch
+from dcmsync.node.archive import Archive, Opened
+from dcmsync.node.index import Image
+from dcmsync.node.web import server
+from dcmsync.transfer.lander import Lander
 from tests import certs, nodes, samples, webclient
 
 pytestmark = pytest.mark.slow
@@ -333,6 +342,46 @@ def test_nothing_of_a_request_is_said_on_standard_error(folder: Path) -> None:
         assert node.stop() == 0
         assert "ecret" not in folder.with_name("a.err").read_text() + str(node.events)
         assert "Traceback" not in folder.with_name("a.err").read_text()
+
+
+@pytest.mark.parametrize("opens", [0, 3])
+def test_trouble_is_told_and_an_answer_that_has_begun_breaks_off(
+    folder: Path, made: list[samples.Sample], opens: int
+) -> None:
+    warned: list[str] = []
+    path = f"/studies/{made[0].study_uid}"
+
+    class Failing(Archive):
+        left = opens
+
+        def opened(self, image: Image) -> AbstractContextManager[Opened | None]:
+            self.left -= 1
+            if self.left < 0:
+                raise OSError(5, "Input/output error")
+            return super().opened(image)
+
+    async def ask() -> webclient.Reply:
+        archive = Failing(str(folder), make_queue=Lander, warn=warned.append)
+        settings = server.Settings(host="127.0.0.1", port=0)
+        with Watch() as watch:
+            web = server.Web(settings, Limits(), watch, archive, admits=lambda host: True, say=lambda event: None,
+                             warn=warned.append)  # fmt: skip
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(web.run)
+                try:
+                    return await anyio.to_thread.run_sync(webclient.ask, web.url, path)
+                finally:
+                    web.stop()
+                    archive.close()
+
+    if opens:
+        with pytest.raises(ExceptionGroup) as caught:
+            anyio.run(ask)
+        assert caught.group_contains((IncompleteRead, ConnectionError))
+    else:
+        reply = anyio.run(ask)
+        assert reply.status == 500 and reply.words.startswith("trouble on this machine")
+    assert warned == ["a request failed: Input/output error"]
 
 
 def test_other_machines_are_let_in_only_by_address(folder: Path, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from tests import samples
 from tests.fakes import ahi
 from tests.fakes.ahi import DataStore
-from tests.fakes.web import Reply
+from tests.fakes.web import Reply, Seen
 from tests.trees import check_whole, leftovers
 from tests.workdir import Done, Workdir
 
@@ -179,6 +179,32 @@ def test_its_dicomweb_is_a_place_too_signed_or_with_a_token(
             done = workdir.run("sync", "store", "./archive", "--all")
             assert done.status == 0, done
             check_whole(workdir.path / "archive", made)
+
+
+def test_its_dicomweb_takes_what_is_pushed_signed_over_every_octet(
+    workdir: Workdir, made: list[samples.Sample], tmp_path: Path
+) -> None:
+    with DataStore() as store:
+        configure(workdir, store, f'region = "{ahi.REGION}"', locator=f"{store.url}/datastore/{ahi.STORE_ID}")
+
+        def take(operation: str, seen: Seen) -> Reply | None:
+            if seen.method != "POST":
+                return None
+            boundary = seen.headers["content-type"].partition("boundary=")[2].encode()
+            parts = [part.partition(b"\r\n\r\n")[2][:-2] for part in seen.body.split(b"--" + boundary)[1:-1]]
+            paths = [tmp_path / f"{len(store.image_sets)}-{number}.dcm" for number in range(len(parts))]
+            for path, part in zip(paths, parts, strict=True):
+                path.write_bytes(part)
+            stored = [uid for image_set in store.add(paths) for uid in image_set.files]
+            items = [{"00081155": {"vr": "UI", "Value": [uid]}} for uid in stored]
+            told = json.dumps({"00081199": {"vr": "SQ", "Value": items}}).encode()
+            return Reply(200, {"Content-Type": "application/dicom+json"}, told)
+
+        store.before = take
+        done = run(workdir, "push", "store", *(str(sample.path) for sample in made))
+        assert done.status == 0, done
+        held = {uid: octets for each in store.image_sets for uid, octets in each.files.items()}
+        assert held == {sample.sop_uid: sample.path.read_bytes() for sample in made}
 
 
 def test_nothing_can_be_pushed_there_and_the_reason_is_told(

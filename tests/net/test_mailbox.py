@@ -415,3 +415,16 @@ def test_a_delivery_that_is_late_does_not_hold_back_the_next_move_of_the_associa
             return [*armed, guard.armed]
 
     assert anyio.run(main) == [True, True]
+
+
+@pytest.mark.parametrize("changes", [{"field": 0x8030}, {"message_id": None}, {"has_data_set": True}], ids=str)
+def test_what_is_no_request_ends_the_association(changes: dict[str, Any]) -> None:
+    def say(port: int) -> int:
+        with Caller(port) as caller:
+            caller.associate([(operations.VERIFICATION, (EXPLICIT,))])
+            echo = operations.echo(1).request
+            values = {name: getattr(echo, name) for name in echo.__struct_fields__}
+            caller.say(1, type(echo)(**{**values, **changes}))
+            return caller.pdu()[0]
+
+    assert during([expectation("1.1")], say)[0] == 7  # A-ABORT

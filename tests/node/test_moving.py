@@ -249,6 +249,8 @@ def test_a_move_that_is_cancelled_ends_after_what_it_is_doing(made: list[samples
         assert (final.status, final.completed, final.remaining) == (0xFE00, 2, 4)
 
 
+# pynetdicom 3.0.4 forgets to close a socket that the other side has reset before.
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 @pytest.mark.parametrize("farewell", [codec.RELEASE_RQ, codec.encode_abort(codec.Abort(0, 0)), b""])
 def test_a_requestor_that_leaves_ends_the_move(made: list[samples.Sample], tmp_path: Path, farewell: bytes) -> None:
     def answer(number: int, event: evt.Event) -> int:

@@ -84,7 +84,7 @@ def boundary_of(content_type: str) -> str:
         raise RemoteProtocolError(f"the answer is {media_type[:80] or 'of no type'}, not multipart/related")
     boundary = named.get("boundary", "")
     if not 0 < len(boundary) <= _MOST_BOUNDARY or "\r" in boundary or "\n" in boundary:
-        raise RemoteProtocolError("the multipart answer names no boundary that there can be")
+        raise RemoteProtocolError("the multipart body names no boundary that there can be")
     return boundary
 
 
@@ -133,7 +133,7 @@ class Reader:
         events = self.feed(b"")
         if not self.is_closed:
             where = "inside a part" if self._has_part else "before a part begins"
-            raise RemoteProtocolError(f"the multipart answer breaks off {where}: its closing boundary is missing")
+            raise RemoteProtocolError(f"the multipart body breaks off {where}: its closing boundary is missing")
         return events
 
     def _preamble(self, held: bytes, at: int, events: list[Event]) -> int | None:
@@ -150,7 +150,7 @@ class Reader:
                     return self._enter(kind, end, events)
             found = held.find(self._dashed, found + 1)
         if len(held) > MOST_PREAMBLE_OCTETS:
-            raise RemoteProtocolError("the multipart answer does not begin with its boundary")
+            raise RemoteProtocolError("the multipart body does not begin with its boundary")
         return None
 
     def _headers(self, held: bytes, at: int, events: list[Event]) -> int | None:

@@ -206,7 +206,7 @@ class Session:
         Raises LocalTrouble, and what sinks raise.
         """
         holdings = _wanted(await self._place.catalogue(), want)
-        may_be_more = True
+        may_be_more, given = True, 0
         while may_be_more:
             lot, may_be_more = await anyio.to_thread.run_sync(self._place.open_lot, holdings)
             try:
@@ -215,9 +215,11 @@ class Session:
                     await receiver.room()
                     await self._offer(lot[0], receiver)
                     os.close(lot.popleft().origin.descriptor)
+                    given += 1
             finally:
                 close_all(lot)
-        return Ending(why="its file changed, vanished or cannot be read")
+        why = "its file changed, vanished or cannot be read"
+        return Ending(why=why if given < len(want.instances) else "")
 
     async def rest(self) -> None:
         """Nothing is held."""

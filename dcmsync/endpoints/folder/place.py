@@ -213,9 +213,8 @@ class Session:
                 await anyio.lowlevel.checkpoint()
                 while lot:
                     await receiver.room()
-                    await self._offer(lot[0], receiver)
+                    given += await self._offer(lot[0], receiver)
                     os.close(lot.popleft().origin.descriptor)
-                    given += 1
             finally:
                 close_all(lot)
         why = "its file changed, vanished or cannot be read"
@@ -224,10 +223,11 @@ class Session:
     async def rest(self) -> None:
         """Nothing is held."""
 
-    async def _offer(self, opened: Opened, receiver: Receiver) -> None:
+    async def _offer(self, opened: Opened, receiver: Receiver) -> bool:
+        """Offers one file; whether it could be given."""
         sink = receiver.receive(opened.arrival)
         if isinstance(sink, int):
-            return
+            return True
         try:
             is_taken = sink.adopt() or await self._pour(opened, sink)
         except BaseException:
@@ -237,6 +237,7 @@ class Session:
             sink.finish()
         else:
             sink.discard("the file changed while it was read")
+        return is_taken
 
     async def _pour(self, opened: Opened, sink: Sink) -> bool:
         """Gives the data set to the sink; whether it was, from first to last, the one that was offered."""

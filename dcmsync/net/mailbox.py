@@ -342,7 +342,7 @@ class _Delivery:
     async def run(self) -> None:
         """Takes what comes until the peer leaves. Raises PeerError, ReleasedByPeer, what receivers do."""
         try:
-            while not self._visit.is_ending:
+            while True:
                 for event in await self._channel.messages():
                     if not isinstance(event, Begun):
                         (self._reports if self._reports.is_hearing else self._arrivals).take(event)

@@ -17,6 +17,7 @@ from dcmsync.net.mailbox import UNKNOWN_TRANSACTION, Claim, Expectation, Mailbox
 from dcmsync.net.patience import Guard, Watch
 from dcmsync.net.tls import Secure, Terms, server
 from dcmsync.wire.dimse import commitment, operations
+from dcmsync.wire.dimse.command import Command
 from tests import peers, samples
 from tests.certs import Authority
 from tests.fakes import scripted
@@ -428,3 +429,13 @@ def test_what_is_no_request_ends_the_association(changes: dict[str, Any]) -> Non
             return caller.pdu()[0]
 
     assert during([expectation("1.1")], say)[0] == 7  # A-ABORT
+
+
+def test_what_the_mailbox_does_not_do_is_answered_so() -> None:
+    def ask(port: int) -> int | None:
+        with Caller(port) as caller:
+            caller.associate([(operations.VERIFICATION, (EXPLICIT,))])
+            caller.say(1, Command(field=0x0110, message_id=1, sop_class_uid=operations.VERIFICATION))  # N-GET
+            return caller.hear()[0].status
+
+    assert during([expectation("1.1")], ask)[0] == 0x0211

@@ -3,11 +3,15 @@
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import aclosing
+from typing import Any
 
 import anyio
 import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import UID
+from pynetdicom import AE, evt
 
 from dcmsync.contract import Ask, Attributes, Ending, Level, Want
 from dcmsync.endpoints import Setting, open_place
@@ -194,3 +198,62 @@ def test_a_node_that_agrees_to_more_than_it_can(quirks: Quirks, is_found: bool) 
 
     with Scripted(script) as node, Watch() as watch:
         assert anyio.run(walk, node.port, watch) == (["1.2.3"] if is_found else [])
+
+
+# What is stored in one transfer syntax, and given in no other
+
+CT = "1.2.840.10008.5.1.4.1.1.2"
+SYNTAXES = ["1.2.840.10008.1.2.1", "1.2.840.10008.1.2", "1.2.840.10008.1.2.4.70", "1.2.840.10008.1.2.4.90"]
+
+
+def associations_to_get(gives: str, times: int) -> tuple[list[Ending], int]:
+    """How C-GETs end at a node that gives by the first context alone, and only where that is for one syntax; and how
+    many associations they took."""
+    opened = 0
+
+    def accepted(_: evt.Event) -> None:
+        nonlocal opened
+        opened += 1
+
+    def get(event: evt.Event) -> Iterator[Any]:
+        first = next(each for each in event.assoc.accepted_contexts if each.abstract_syntax == CT)
+        if first.transfer_syntax[0] != gives:
+            yield 1
+            yield 0xA702, None
+            return
+        made = Dataset()
+        made.SOPClassUID, made.SOPInstanceUID = UID(CT), UID("1.2.3.1")
+        made.file_meta = FileMetaDataset()
+        made.file_meta.TransferSyntaxUID = UID(gives)
+        yield 1
+        yield 0xFF00, made
+
+    entity = AE("PACS")
+    entity.add_supported_context(GET)
+    entity.add_supported_context(CT, SYNTAXES, scu_role=True, scp_role=True)
+    server = entity.start_server(("127.0.0.1", 0), block=False, evt_handlers=[
+        (evt.EVT_ACCEPTED, accepted), (evt.EVT_C_GET, get),
+    ])  # fmt: skip
+    want = Want(study_uid="1.2", series_uid="1.2.3", instances={"1.2.3.1": CT})
+
+    async def run(port: int, watch: Watch) -> list[Ending]:
+        async with node_at(port, Quirks(), watch).session() as session:
+            return [await session.fetch(want, Taker(want.instances)) for _ in range(times)]
+
+    try:
+        with Watch() as watch:
+            return anyio.run(run, server.socket.getsockname()[1], watch), opened
+    finally:
+        server.shutdown()
+
+
+def test_what_comes_in_no_syntax_of_the_nodes_choice_is_asked_for_in_each() -> None:
+    endings, opened = associations_to_get(SYNTAXES[3], 3)
+    assert endings == [Ending()] * 3
+    assert opened == 1 + 3 + 2 * 2, "the one that it gave in is tried first from then on"
+
+
+def test_a_node_that_gives_nothing_is_not_asked_so_for_ever() -> None:
+    endings, opened = associations_to_get("1.2.840.10008.1.2.5", 15)
+    assert [ending.status for ending in endings] == [0xA702] * 15
+    assert opened == 30 + 11, "ten rounds of three guesses, then none"

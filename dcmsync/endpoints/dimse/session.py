@@ -49,6 +49,8 @@ from dcmsync.wire.upperlayer.extension import Wishes
 QUERY_SYNTAXES = (contexts.EXPLICIT_LITTLE, contexts.IMPLICIT_LITTLE)
 _QUERY_CONTEXTS = 2  # C-FIND and C-GET, beside the storage contexts
 _ABORTED_GETS = 2
+_GUESSES = 30  # transfer syntaxes that may be tried in vain, over an association each
+_NOTHING_GIVEN = frozenset((0xA702, status.WARNING_SUBOPERATIONS))  # PS3.4 table C.4-2: unable to perform, failures
 _GET_IS_NOT_OFFERED = frozenset((status.REFUSED_CLASS, status.UNRECOGNISED_OPERATION))
 
 
@@ -80,6 +82,8 @@ class Session:
         self._find_class = asker.model.find
         self._agreed = Wishes()
         self._stored: frozenset[Kind] = frozenset()
+        self._syntax = ""  # in which the node gave what it did not give in any
+        self._guesses = 0  # how many were tried since then, in vain
 
     async def find(self, ask: Ask) -> AsyncGenerator[Attributes | Ending, None]:
         """One C-FIND, or one for each patient that may be meant; see `contract.Finds`."""
@@ -307,6 +311,32 @@ class Session:
         return await self._mover.fetch(await self._ready_to_move(), want, receiver)
 
     async def _get(self, association: Association, want: Want, receiver: Receiver) -> Ending:
+        """C-GET; and where nothing comes of it that way, in one transfer syntax after the other.
+
+        dcmqrscp gives all instances of a class by the first context that it accepted for it, and nothing at all where
+        it would have to decompress them for that.
+        """
+        counted = _Counted(receiver)
+        ending = await self._get_once(association, want, counted)
+        if counted.came > 0 or ending.status not in _NOTHING_GIVEN:
+            return ending
+        asked = {uid for uid, _ in _pairs(want)}
+        agreed = [context for context in association.contexts if context.abstract_syntax in asked]
+        classes = dict.fromkeys(context.abstract_syntax for context in agreed)
+        others = dict.fromkeys(context.transfer_syntax for context in agreed[1:])
+        for syntax in sorted(others, key=lambda each: each != self._syntax):
+            if self._guesses == _GUESSES:
+                break
+            await self.drop()
+            association = await self._ready([(uid, syntax) for uid in classes])
+            ending = await self._get_once(association, want, counted)
+            if counted.came > 0:
+                self._syntax, self._guesses = syntax, 0
+                break
+            self._guesses += 1
+        return ending
+
+    async def _get_once(self, association: Association, want: Want, receiver: Receiver) -> Ending:
         above = self._asker.above(want.study_uid)
         keys = {**above, "StudyInstanceUID": want.study_uid, "SeriesInstanceUID": want.series_uid}
         level = Level.SERIES

@@ -66,6 +66,32 @@ def push(runs: int) -> Iterator[Row]:
                   f"{kind}; ours to `storescp` as shipped, `storescu` with TCP_NODELAY=1 on both sides")  # fmt: skip
 
 
+def jobs(runs: int) -> Iterator[Row]:
+    """P5 with ten associations at most, and with one."""
+    with ExitStack() as stack:
+        scratch = stack.enter_context(Scratch())
+        made = samples.make_series(scratch.disk / "made", series=SERIES, instances=PER_SERIES, rows=64, columns=64)
+        memory, kind = scratch.fast(sum(sample.size for sample in made))
+
+        def send(most: int) -> Timed:
+            folder = scratch.fresh(memory)
+            with peers.storescp(folder, "+B", "--fork") as peer, relay(peer.port) as port:
+                locator = f"{peer.ae}@{peers.HOST}:{port}"
+                line = (*DCMSYNC, "push", locator, scratch.disk / "made", "--no-cache", "--verify", "none",
+                        "--jobs", str(most))  # fmt: skip
+                timed = measure.run(line)
+                if (arrived := count_files(folder / "received")) != INSTANCES:
+                    raise RunFailed(f"{arrived} of {INSTANCES} files arrived: {measure.shown(line)}")
+            scratch.release(folder)
+            return timed
+
+        measure.say(f"P5J: push, {runs} runs of each, on {kind}")
+        ten, one = measure.in_turn(runs, lambda _: send(10), lambda _: send(1), warm_up=False)
+        yield Row("P5J", f"`push --jobs 10` {INSTANCES:,} instances of {made[0].size / 1000:,.0f} kB, 20 ms round trip",
+                  measure.words(ten), f"`push --jobs 1`: {measure.words(one)}", measure.ratio(ten, one),
+                  how=f"{kind}; to `storescp --fork` as shipped")  # fmt: skip
+
+
 def pull(runs: int) -> Iterator[Row]:
     """P5, from Orthanc."""
     with ExitStack() as stack:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from bench import measure
-from bench.measure import DCMSYNC, Row, Timed
+from bench.measure import DCMSYNC, Line, Row, Timed
 from bench.query import FEW, MANY, Fountain, ask_timed, fountain
 
 RECORDS = 1_000_000
@@ -55,7 +55,7 @@ def _of_instances(folder: Path) -> Iterator[Row]:
         records = folder / f"{how}.ndjson"
         write_instances(records, RECORDS, is_shuffled=how == "shuffled")
         measure.say(f"P9: comparing {RECORDS:,} {how} records, once")
-        line = [*DCMSYNC, "diff", "--no-cache", "-", folder / "empty"]
+        line: Line = (*DCMSYNC, "diff", "--no-cache", "-", folder / "empty")
         timed = measure.run(line, stdin=records, expect=1, with_peak=True)
         records.unlink()
         yield Row("P9", f"`diff -` of {RECORDS:,} {how} instance records", f"{timed.seconds:.1f} s",

@@ -7,7 +7,7 @@ import pytest
 
 from dcmsync.contract import Ask, Describes, Description, Ending, Level, Manner, Want
 from dcmsync.endpoints.paired.place import Paired
-from dcmsync.errors import Refused
+from dcmsync.errors import Refused, UsageError
 from dcmsync.quirks import Quirks, quirks_of
 from tests.fakes.archive import CT, Archive, Row, instances, series, studies
 from tests.fakes.keeper import Keeper
@@ -84,16 +84,44 @@ def test_it_is_asked_in_the_manner_of_the_one_that_is_asked() -> None:
     assert anyio.run(manner, Archive(ROWS)) == Manner()
 
 
-def test_it_describes_what_the_one_that_is_asked_does() -> None:
-    class Describing(Archive):
-        async def describe(self, want: Want) -> AsyncGenerator[Description, None]:
-            yield Description(sop_instance_uid="1", json=b"{}")
+class Describing(Archive):
+    """An archive that describes what it is asked to, and says who it is."""
 
-    async def is_describing(asked: Archive) -> bool:
-        async with Paired(asked, Giver(ROWS).open).session() as session:
-            return isinstance(session, Describes)
+    async def describe(self, want: Want) -> AsyncGenerator[Description, None]:
+        for uid in want.instances:
+            yield Description(sop_instance_uid=uid, json=self.name.encode())
 
-    assert anyio.run(is_describing, Describing(ROWS)) and not anyio.run(is_describing, Archive(ROWS))
+
+@pytest.mark.parametrize("asked, giver, told", [
+    (Describing, Giver, b"asked"), (Archive, Describing, b"giver"), (Describing, Describing, b"asked"),
+])  # fmt: skip
+def test_whichever_describes_is_asked_to(asked: type[Archive], giver: type[Archive], told: bytes) -> None:
+    async def main() -> list[bytes]:
+        async with Paired(asked(ROWS, name="asked"), lambda: giver(ROWS, name="giver")).session() as session:
+            assert isinstance(session, Describes)
+            return [description.json async for description in session.describe(WANT)]
+
+    assert anyio.run(main) == [told, told]
+
+
+def test_who_describes_itself_needs_no_giver() -> None:
+    giver = Giver(ROWS)
+
+    async def main() -> None:
+        async with Paired(Describing(ROWS), giver.open).session() as session:
+            assert [description async for description in session.describe(WANT)]
+
+    anyio.run(main)
+    assert giver.opened == 0
+
+
+def test_where_neither_describes_that_is_said() -> None:
+    async def main() -> None:
+        async with Paired(Archive(ROWS, name="asked"), lambda: Archive(ROWS)).session() as session:
+            with pytest.raises(UsageError, match="asked does not tell metadata, and who gives"):
+                await anext(session.describe(WANT))
+
+    anyio.run(main)
 
 
 def test_what_the_giver_raises_comes_through_and_it_is_tried_again() -> None:

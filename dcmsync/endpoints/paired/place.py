@@ -13,7 +13,20 @@ from typing import Protocol, runtime_checkable
 from msgspec.structs import replace
 
 from dcmsync import contract
-from dcmsync.contract import Ask, Attributes, Describes, Ending, Level, Manner, Mannered, Receiver, Source, Want
+from dcmsync.contract import (
+    Ask,
+    Attributes,
+    Describes,
+    Description,
+    Ending,
+    Level,
+    Manner,
+    Mannered,
+    Receiver,
+    Source,
+    Want,
+)
+from dcmsync.errors import UsageError
 from dcmsync.quirks import Quirks, quirks_of
 
 
@@ -47,25 +60,24 @@ class Paired:
         """A session with both."""
         async with AsyncExitStack() as stack:
             asked = await stack.enter_async_context(self._asked.session())
-            yield Session(asked, self._giver, self._quirks, stack)
+            yield Session(self.name, asked, self._giver, self._quirks, stack)
 
 
 class Session:
-    """Satisfies contract.Session, and contract.Describes where the place that is asked does. The session with the giver
-    ends with `stack`. The quirks are those of the place that is asked; whether lists of UIDs may be fetched is the
-    other's to say.
+    """Satisfies contract.Session, and contract.Describes where one of the two does. The session with the giver ends
+    with `stack`. The quirks are those of the place that is asked; whether lists of UIDs may be fetched is the other's
+    to say.
     """
 
     def __init__(
-        self, asked: contract.Session, giver: Callable[[], Source], quirks: Quirks, stack: AsyncExitStack
+        self, name: str, asked: contract.Session, giver: Callable[[], Source], quirks: Quirks, stack: AsyncExitStack
     ) -> None:
         self.quirks = replace(quirks_of(asked), no_uid_lists=quirks.no_uid_lists)
+        self._name = name
         self._asked = asked
         self._giver = giver
         self._stack = stack
         self._giving: contract.Session | None = None
-        if isinstance(asked, Describes):
-            self.describe = asked.describe
 
     def find(self, ask: Ask) -> AsyncGenerator[Attributes | Ending, None]:
         """What the place that is asked says."""
@@ -79,15 +91,31 @@ class Session:
         """What the other gives; its instances are asked for first, where none are named."""
         if not want.instances:
             want = replace(want, instances=await self._instances(want))
-        if self._giving is None:
-            self._giving = await self._stack.enter_async_context(self._giver().session())
-        return await self._giving.fetch(want, receiver)
+        return await (await self._given()).fetch(want, receiver)
+
+    async def describe(self, want: Want) -> AsyncGenerator[Description, None]:
+        """What the place that is asked says, else the other. Raises UsageError where neither describes anything."""
+        describing = self._asked if isinstance(self._asked, Describes) else await self._given()
+        if not isinstance(describing, Describes):
+            raise UsageError(
+                f"{self._name} does not tell metadata, and who gives its instances does not either",
+                advice="DICOMweb services do; of others, pull the instances, and use dcmsync dump",
+            )
+        async with aclosing(describing.describe(want)) as descriptions:
+            async for description in descriptions:
+                yield description
 
     async def rest(self) -> None:
         """Both let go of what they give to one at a time."""
         await self._asked.rest()
         if self._giving is not None:
             await self._giving.rest()
+
+    async def _given(self) -> contract.Session:
+        """The session with the giver."""
+        if self._giving is None:
+            self._giving = await self._stack.enter_async_context(self._giver().session())
+        return self._giving
 
     async def _instances(self, want: Want) -> dict[str, str]:
         """SOP Instance UID -> SOP Class UID of a series, as the place that is asked tells them."""

@@ -83,9 +83,15 @@ def ask(
 
 @contextmanager
 def breaking_off(url: str, path: str) -> Iterator[None]:
-    """A request whose answer has begun when the block is entered, and is not to come to its end after it."""
+    """A request whose answer has begun when the block is entered, and is not to come to its end after it.
+
+    It has room for little: the kernel may else take 32 MB of an answer that nobody reads.
+    """
     connection = connect(url)
+    connection.sock = socket.socket()
     try:
+        connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        connection.sock.connect((connection.host, connection.port))
         connection.request("GET", path)
         with connection.getresponse() as answer:
             assert answer.status == 200

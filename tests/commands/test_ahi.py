@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -186,13 +187,14 @@ def test_its_dicomweb_takes_what_is_pushed_signed_over_every_octet(
 ) -> None:
     with DataStore() as store:
         configure(workdir, store, f'region = "{ahi.REGION}"', locator=f"{store.url}/datastore/{ahi.STORE_ID}")
+        names = count()
 
         def take(operation: str, seen: Seen) -> Reply | None:
             if seen.method != "POST":
                 return None
             boundary = seen.headers["content-type"].partition("boundary=")[2].encode()
             parts = [part.partition(b"\r\n\r\n")[2][:-2] for part in seen.body.split(b"--" + boundary)[1:-1]]
-            paths = [tmp_path / f"{len(store.image_sets)}-{number}.dcm" for number in range(len(parts))]
+            paths = [tmp_path / f"{next(names)}.dcm" for _ in parts]  # several requests come at a time
             for path, part in zip(paths, parts, strict=True):
                 path.write_bytes(part)
             stored = [uid for image_set in store.add(paths) for uid in image_set.files]

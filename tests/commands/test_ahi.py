@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +187,7 @@ def test_its_dicomweb_takes_what_is_pushed_signed_over_every_octet(
 ) -> None:
     with DataStore() as store:
         configure(workdir, store, f'region = "{ahi.REGION}"', locator=f"{store.url}/datastore/{ahi.STORE_ID}")
-        names = count()
+        names = itertools.count()
 
         def take(operation: str, seen: Seen) -> Reply | None:
             if seen.method != "POST":

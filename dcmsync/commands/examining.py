@@ -6,14 +6,15 @@ Owns the connection, the contexts, and that a peer in trouble ends one check and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import date
 
 import anyio
 
 from dcmsync.commands.probing import SYNTAXES, Probe
-from dcmsync.contract import Arrival, Want
+from dcmsync.commands.scales import Scales
+from dcmsync.contract import Want
 from dcmsync.endpoints.dimse.asking import Asker
 from dcmsync.endpoints.dimse.place import DimseNode
 from dcmsync.errors import Disconnected, Insecure, LocalTrouble, PeerError, RemoteProtocolError, Stalled, Unreachable
@@ -34,7 +35,10 @@ _PROBE_S = 5.0  # how long to see whether another protocol is spoken
 
 
 class Examination:
-    """One node. `found` has what was seen; `retrieving` gives the node to retrieve from, by a service and a model."""
+    """One node. `found` has what was seen; `retrieving` gives the node to retrieve from, by a service and a model.
+
+    Afterwards `want` is an instance that it lists, None without any.
+    """
 
     def __init__(
         self,
@@ -45,6 +49,7 @@ class Examination:
         retrieving: Callable[[str, str], DimseNode],
     ) -> None:
         self.own_host = ""
+        self.want: Want | None = None
         self._model = next(name for name, model in MODELS.items() if model is node.model)
         self._node = node
         self._peer = node.peer
@@ -53,10 +58,10 @@ class Examination:
         self._found = found
         self._retrieving = retrieving
 
-    async def run(self, sample: Mapping[str, str], *, today: date, deep: bool) -> bool:
+    async def run(self, sample: Mapping[str, str], *, today: date, deep: bool, gives: bool) -> bool:
         """Every check, in turn; false when the node cannot even be spoken to.
 
-        `sample` chooses the studies to look at, those of the last days where it is empty.
+        `sample` chooses the studies to look at, those of the last days where it is empty; `gives`: it is to give too.
         """
         if not await self._is_reached(today):
             return False
@@ -66,11 +71,24 @@ class Examination:
         if "find" in offered:
             await probe.run(sample, today)
         await self._storage()
-        if deep and probe.want is not None:
-            for service in ("get", "move"):
-                if service in offered:
-                    await self._retrieve(service, probe.want)
+        self.want = probe.want
+        if deep and gives:
+            await self._give(offered, probe.want)
         return True
+
+    async def give(self, want: Want | None, *, today: date, deep: bool) -> bool:
+        """How it gives what another place lists, such as `want`; false when it cannot even be spoken to."""
+        if not await self._is_reached(today):
+            return False
+        offered = await self._services()
+        if deep:
+            await self._give(offered, want)
+        return True
+
+    async def _give(self, offered: frozenset[str], want: Want | None) -> None:
+        for service in ("get", "move"):
+            if service in offered and want is not None:
+                await self._retrieve(service, want)
 
     async def _is_reached(self, today: date) -> bool:
         """TCP, association and echo."""
@@ -213,7 +231,7 @@ class Examination:
 
     async def _retrieve(self, service: str, want: Want) -> None:
         """Has one instance sent, and lets go of it."""
-        scales = _Scales(want)
+        scales = Scales(want)
         why = ""
         try:
             async with self._retrieving(service, self._model).session() as session:
@@ -233,35 +251,3 @@ class Examination:
 
     def _note(self, check: str, ok: bool | None, words: str, advice: str = "", **facts: object) -> None:
         self._found.add(Finding(check=check, ok=ok, words=words, advice=advice, facts=facts))
-
-
-class _Scales:
-    """A receiver and its sink: weighs what was wanted, and keeps nothing."""
-
-    def __init__(self, want: Want) -> None:
-        self.octets = 0
-        self.came = False
-        self._wanted = frozenset(want.instances)
-
-    def receive(self, arrival: Arrival) -> _Scales | int:
-        """Itself, for what was asked for; else 0xC000."""
-        return self if arrival.sop_instance_uid in self._wanted else 0xC000
-
-    async def room(self) -> None:
-        """There is always room."""
-
-    def adopt(self) -> bool:
-        """There is nothing to adopt."""
-        return False
-
-    def write(self, pieces: Sequence[memoryview]) -> None:
-        """Weighs them."""
-        self.octets += sum(map(len, pieces))
-
-    def finish(self) -> int:
-        """It has come."""
-        self.came = True
-        return status.SUCCESS
-
-    def discard(self, why: str) -> None:
-        """Nothing was kept."""

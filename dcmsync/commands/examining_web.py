@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
+from dcmsync.contract import Want
 from dcmsync.errors import Insecure, PeerError, Refused, Rejected, RemoteProtocolError, Unreachable
 from dcmsync.plan.diagnosis import Finding, Findings
 from dcmsync.wire.multipart import Content, Reader, boundary_of
@@ -28,9 +29,10 @@ _DICM = slice(128, 132)  # PS3.10 §7.1
 
 
 class WebExamination:
-    """Looks at one service. Verdicts go to `found` as they come."""
+    """Looks at one service. Verdicts go to `found` as they come; afterwards `want` is an instance that it lists."""
 
     def __init__(self, door: Door, found: Findings) -> None:
+        self.want: Want | None = None
         self._door = door
         self._found = found
 
@@ -50,6 +52,7 @@ class WebExamination:
             for level in ("series", "instances"):
                 await self._relational(level)
             if path:
+                self.want = _want(path)
                 await self._retrieve(path, deep=deep)
             await self._storing()
         return True
@@ -172,6 +175,12 @@ async def _read(answer: Answer, *, deep: bool) -> str:
     if front[_DICM] != b"DICM":
         raise RemoteProtocolError(f"gives {answer.media_type}, which holds no DICOM file")
     return f"as {answer.media_type}" + (f", {size:,} octets" if deep else "")
+
+
+def _want(path: str) -> Want:
+    """The instance at the end of a path."""
+    _, study_uid, _, series_uid, _, uid = path.split("/")
+    return Want(study_uid=study_uid, series_uid=series_uid, instances={uid: ""}, whole=False)
 
 
 def _uid(thing: Mapping[str, Any], tag: str) -> str:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from dcmsync.contract import Catalogue, Source
     from dcmsync.endpoints import Setting, WebAccess
     from dcmsync.endpoints.dimse.place import DimseNode
-    from dcmsync.net.http import Door
     from dcmsync.net.mailbox import Mailbox
     from dcmsync.net.patience import Watch
     from dcmsync.net.throttle import Throttle
@@ -141,17 +140,10 @@ class Places:
         """The place called `word`, whoever gives what it lists. Raises UsageError."""
         from dcmsync.endpoints import open_place
 
-        return open_place(self.parse(word), self._setting(word))
+        return open_place(self.parse(word), self.setting(word))
 
-    def door(self, word: str) -> "Door":
-        """HTTP to the DICOMweb service called `word`. Raises UsageError when it is something else."""
-        place = self.parse(word)
-        if not isinstance(place, locator.Web):
-            raise UsageError(f"{word} is no DICOMweb service", advice="Name one, as in https://host/path")
-        return self._setting(word).door(place.url, str(place))
-
-    def _setting(self, word: str) -> "Setting":
-        """What a place is opened with."""
+    def setting(self, word: str) -> "Setting":
+        """What a place is opened with. Raises UsageError."""
         from dcmsync.commands.authorities import web_access
         from dcmsync.commands.aws import aws_access
         from dcmsync.commands.credentials import access

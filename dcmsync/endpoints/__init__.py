@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dcmsync.net.mailbox import Mailbox
     from dcmsync.net.patience import Watch
     from dcmsync.net.throttle import Throttle
-    from dcmsync.net.tls import Terms
+    from dcmsync.net.tls import Spoken, Terms
     from dcmsync.wire.upperlayer.identity import Identity
 
 KINDS: dict[type, str] = {
@@ -66,13 +66,14 @@ class Dialect(Struct, frozen=True, kw_only=True):
 
 class AwsAccess(Struct, frozen=True, kw_only=True):
     """How AWS lets us in: `signer` signs requests for `region`. `endpoint_url` is where its hosts are to be found
-    instead; `image_sets`: which ones of HealthImaging count, "" for undecided.
+    instead; `image_sets`: which ones of HealthImaging count, "" for undecided; `retrieve_by`: what it is asked for.
     """
 
     region: str
     signer: "Authority"
     endpoint_url: str = ""
     image_sets: Literal["", "primary", "all"] = ""
+    retrieve_by: Literal["instance", "frames"] = "instance"
 
 
 class Setting(Struct, frozen=True, kw_only=True):
@@ -81,8 +82,8 @@ class Setting(Struct, frozen=True, kw_only=True):
     may surprise. DIMSE nodes: `via` says by which service they give, None for what they offer; `mailbox` opens where
     the instances of a C-MOVE arrive, and `senders` are other hosts that they may come from; `quirks` are to be heeded;
     `access` says how we are let in, `model` and `wishes` how it is asked. Places that speak HTTP: `web` says how we are
-    let in, `dialect` how they are spoken to. `throttle` slows all traffic down. `digests`: how those of the members
-    of an archive are computed.
+    let in, `dialect` how they are spoken to, `spoken` hears what TLS came to. `throttle` slows all traffic down.
+    `digests`: how those of the members of an archive are computed.
     """
 
     calling_ae: str
@@ -102,6 +103,7 @@ class Setting(Struct, frozen=True, kw_only=True):
     web: WebAccess = WebAccess()
     aws: AwsAccess | None = None
     dialect: Dialect = Dialect()
+    spoken: "Callable[[Spoken], None] | None" = None
     digests: Digests | None = None
 
     def door(self, base: str, name: str) -> "Door":
@@ -120,6 +122,7 @@ class Setting(Struct, frozen=True, kw_only=True):
             proxy=self.web.proxy,
             headers=self.web.headers,
             strict=self.aws is not None,  # a signature is of the query in strict encoding
+            spoken=self.spoken,
             warn=self.warn,
         )
 

@@ -52,7 +52,7 @@ from dcmsync.net.trials import Idled, Trials
 if TYPE_CHECKING:
     from dcmsync.net.channel import Limits
     from dcmsync.net.throttle import Throttle
-    from dcmsync.net.tls import Secure
+    from dcmsync.net.tls import Secure, Spoken
 
 Query = Sequence[tuple[str, str]]
 """Names and values of a query string, in order, as text."""
@@ -201,8 +201,9 @@ class Answer:
 class _Connector(aiohttp.TCPConnector):
     """Connections whose cipher is strong enough, or none: the suites of TLS 1.3 cannot be chosen beforehand."""
 
-    def __init__(self, name: str, *, least_bits: int) -> None:
+    def __init__(self, name: str, *, least_bits: int, spoken: Callable[[Spoken], None] | None) -> None:
         super().__init__(limit=0, resolver=aiohttp.ThreadedResolver())
+        self._spoken = spoken
         self._name = name
         self._bits = least_bits
         self._transports: WeakSet[asyncio.Transport] = WeakSet()
@@ -221,6 +222,8 @@ class _Connector(aiohttp.TCPConnector):
             transport.abort()
             raise Insecure(f"{self._name}: the peer chose {cipher[0]}; at least {self._bits} bits are asked for",
                            advice='Set tls_profile = "bcp195" if that will do')  # fmt: skip
+        if cipher is not None and self._spoken is not None:
+            self._spoken(tls.spoken_by(transport.get_extra_info("ssl_object")))
         self._transports.add(transport)
         return transport, protocol
 
@@ -323,9 +326,10 @@ class Door:
         proxy: str = "",
         headers: Mapping[str, str] = {},
         strict: bool = False,
+        spoken: Callable[[Spoken], None] | None = None,
         warn: Callable[[str], None],
     ) -> None:
-        """`strict`: how queries are encoded, see `encode`."""
+        """`strict`: how queries are encoded, see `encode`; `spoken` hears what TLS each connection came to."""
         self.base = base.rstrip("/")
         self.name = name
         self._limits = limits
@@ -336,6 +340,7 @@ class Door:
         self._told: set[str] = set()
         self._origin = URL(self.base, encoded=True).origin()
         self._strict = strict
+        self._spoken = spoken
         self._warn = warn
         self._entered = 0
         self._has_answered = False
@@ -347,7 +352,8 @@ class Door:
     async def __aenter__(self) -> Door:
         self._entered += 1
         if self._client is None:
-            connector = _Connector(self.name, least_bits=self._secure.least_bits if self._secure else 0)
+            least_bits = self._secure.least_bits if self._secure else 0
+            connector = _Connector(self.name, least_bits=least_bits, spoken=self._spoken)
             tracing = aiohttp.TraceConfig()
             tracing.on_connection_reuseconn.append(_note_reuse)
             self._client = aiohttp.ClientSession(

@@ -81,6 +81,18 @@ class Secure:
         self.least_bits = PROFILES[terms.profile]
 
 
+def spoken_by(engine: ssl.SSLObject) -> Spoken:
+    """What the handshake of a connection came to, once it is done."""
+    certificate = engine.getpeercert() or {}
+    ends = certificate.get("notAfter")
+    cipher = engine.cipher()
+    return Spoken(
+        version=engine.version() or "",
+        cipher=cipher[0] if cipher else "",
+        ends=datetime.fromtimestamp(ssl.cert_time_to_seconds(str(ends)), UTC) if ends else None,
+    )
+
+
 def client(terms: Terms) -> Secure:
     """What a requestor needs. Raises UsageError, LocalTrouble for files that are missing or wrong."""
     context = _context(ssl.PROTOCOL_TLS_CLIENT, terms)
@@ -178,14 +190,7 @@ class Secured:
     @property
     def spoken(self) -> Spoken:
         """What the handshake came to, once it is done."""
-        certificate = self._engine.getpeercert() or {}
-        ends = certificate.get("notAfter")
-        cipher = self._engine.cipher()
-        return Spoken(
-            version=self._engine.version() or "",
-            cipher=cipher[0] if cipher else "",
-            ends=datetime.fromtimestamp(ssl.cert_time_to_seconds(str(ends)), UTC) if ends else None,
-        )
+        return spoken_by(self._engine)
 
     @property
     def has_unsent(self) -> bool:

@@ -54,10 +54,11 @@ class Learnt(Struct, kw_only=True):
 
 
 class Findings:
-    """All findings of one node, in order; `tell` hears each at once."""
+    """All findings of one node, in order; `tell` hears each at once. `giver`: those of another that gives for it."""
 
     def __init__(self, tell: Callable[[Finding], None]) -> None:
         self.learnt = Learnt()
+        self.giver: Findings | None = None
         self._tell = tell
         self._all: list[Finding] = []
 
@@ -76,11 +77,16 @@ class Findings:
 
         A way that was tried counts as it went; one that was not, as it is offered.
         """
-        verdicts = {each.check: each.ok for each in self._all}
+        verdicts = self._verdicts
         finds = verdicts.get("find study") is True and not any(verdicts.get(check) is False for check in _DEEPER)
-        ways = [verdicts.get(f"{way} instance", verdicts.get(way)) for way in ("get", "move")]
+        gives = (self.giver or self)._verdicts
+        ways = [gives.get(f"{way} instance", gives.get(way)) for way in ("get", "move")]
         return finds and True in ways
 
+    @property
+    def _verdicts(self) -> dict[str, bool | None]:
+        """The last one of each check."""
+        return {each.check: each.ok for each in self._all}
 
     def section(self, name: str, said: Mapping[str, object]) -> str:
         """The section of the configuration that fits the node: what is `said` of it already, and what was learnt."""
@@ -232,10 +238,11 @@ def text_finding(text: Text, learnt: Learnt) -> Finding:
     return Finding(check="character set", ok=True, words=words, facts={"character_sets": terms})
 
 
-def registration(ae_title: str, host: str, port: int) -> str:
-    """What the administrator of the node must register, in words to send to them."""
+def registration(ae_title: str, host: str, port: int, *, with_tls: bool) -> str:
+    """What the administrator of the node must register, in words to send to them. `with_tls`: how we take C-MOVE."""
+    words = f"{port}, with TLS" if with_tls else f"{port}"
     return (
         f"Please register this node, so that it may query you, retrieve from you and be a destination of C-MOVE:\n"
-        f"  AE title {ae_title}\n  host     {host}\n  port     {port}\n"
+        f"  AE title {ae_title}\n  host     {host}\n  port     {words}\n"
         f"For C-MOVE your node must be able to connect to that port; for C-GET it need not."
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import aclosing
 from tempfile import TemporaryFile
 from typing import IO
 
@@ -30,6 +31,8 @@ from dcmsync.wire.unpacking import Unpacking
 MAX_OCTETS = 1 << 36
 _HEAD_OCTETS = 256 << 10  # of a member, in which it says what it is
 _BOMB_OCTETS, _BOMB_RATIO = 256 << 20, 200  # as of any archive from elsewhere
+_AS_ARCHIVE = (("format", "zip"),)
+_ACCEPT = {"Accept": "application/zip"}
 _TOLD = frozenset((SOP_CLASS_UID, SOP_INSTANCE_UID, SERIES_INSTANCE_UID))
 
 
@@ -102,14 +105,19 @@ class Download:
         return os.pread(self._file.fileno(), length, offset)
 
 
+async def beginning(door: Door, scan: Scan) -> bytes:
+    """The first octets of what would be downloaded; the rest is not read. Raises PeerError."""
+    exchange = door.exchange("GET", scan.files, query=_AS_ARCHIVE, headers=_ACCEPT)
+    async with exchange as answer, aclosing(answer.pieces()) as pieces:
+        return await anext(pieces, b"")
+
+
 async def download(door: Door, scan: Scan) -> Download:
     """Fetches a scan. Raises LocalTrouble, PeerError."""
     file = TemporaryFile()  # noqa: SIM115  # the Download ends it
     octets = 0
     try:
-        async with door.exchange(
-            "GET", scan.files, query=(("format", "zip"),), headers={"Accept": "application/zip"}
-        ) as answer:
+        async with door.exchange("GET", scan.files, query=_AS_ARCHIVE, headers=_ACCEPT) as answer:
             async for piece in answer.pieces():
                 octets += len(piece)
                 if octets > MAX_OCTETS:

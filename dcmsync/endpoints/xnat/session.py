@@ -21,7 +21,7 @@ from dcmsync.contract import (
     Together,
     Want,
 )
-from dcmsync.endpoints.xnat.download import Download, download
+from dcmsync.endpoints.xnat.download import Download, beginning, download
 from dcmsync.endpoints.xnat.importing import Importer
 from dcmsync.endpoints.xnat.listing import Kept, Lister, Scan, attributes_of
 from dcmsync.errors import Insecure, LocalTrouble, PeerError, Rejected
@@ -32,7 +32,7 @@ _COUNT = "NumberOfSeriesRelatedInstances"
 _STUDY_KEYS = frozenset(("StudyInstanceUID", "StudyDate", "StudyTime"))
 _SERIES_KEYS = frozenset(("StudyInstanceUID", "SeriesInstanceUID", "Modality", "SeriesDescription"))
 _INSTANCE_KEYS = frozenset(("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"))
-_KEYS = {Level.STUDY: _STUDY_KEYS, Level.SERIES: _SERIES_KEYS, Level.INSTANCE: _INSTANCE_KEYS}
+KEYS = {Level.STUDY: _STUDY_KEYS, Level.SERIES: _SERIES_KEYS, Level.INSTANCE: _INSTANCE_KEYS}
 
 
 class Session:
@@ -52,9 +52,9 @@ class Session:
         if ask.level is Level.PATIENT:
             raise Rejected(f"{self.name}: XNAT does not list patients", advice="Ask for studies")
         for keyword, value in ask.keys.items():
-            if value.strip("*") and keyword not in _KEYS[ask.level]:
+            if value.strip("*") and keyword not in KEYS[ask.level]:
                 words = f"{self.name}: XNAT cannot be asked by {keyword} at {ask.level.word} level"
-                raise Rejected(words, advice=f"It knows {', '.join(sorted(_KEYS[ask.level]))}")
+                raise Rejected(words, advice=f"It knows {', '.join(sorted(KEYS[ask.level]))}")
         if ask.level is Level.STUDY:
             found = await self._studies(ask)
         elif ask.level is Level.SERIES:
@@ -76,6 +76,13 @@ class Session:
             await fetched.give(uid, receiver)
             await receiver.room()
         return Ending()
+
+    async def peek(self, want: Want) -> bytes:
+        """The first octets of what a series is given as, which is one archive. Raises PeerError."""
+        scan = await self._archived(want.study_uid, want.series_uid)
+        if scan is None:
+            raise Rejected(f"{self.name}: the series is not in the archive", advice="Archive its session first")
+        return await beginning(self._door, scan)
 
     def is_ready_for(self, arrival: Arrival) -> bool:
         """Always, unless an upload broke since the server answered last."""

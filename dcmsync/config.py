@@ -208,6 +208,10 @@ class Endpoint(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     image_sets: Annotated[Literal["primary", "all"], Meta(
         description="with ahi://: primary leaves out image sets that contradict others, all has them too; where it is "
         "not set, a list that they belong to is incomplete", examples=["primary"])] | None = None  # fmt: skip
+    retrieve_by: Annotated[Literal["instance", "frames"], Meta(
+        description="with ahi://: instance fetches whole files; frames, for where those are not given, makes files of "
+        "metadata and frames, which are not octet for octet what was imported", examples=["frames"]),
+    ] | None = None  # fmt: skip
 
 
 class Selector(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -56,7 +56,9 @@ def aws_access(
 
     A DICOMweb service is one of its by its host, or by an endpoint that says so, unless that has another identity.
     """
-    said = (endpoint.region, endpoint.aws_profile, endpoint.endpoint_url, endpoint.image_sets) if endpoint else ()
+    said = (
+        endpoint.region, endpoint.aws_profile, endpoint.endpoint_url, endpoint.image_sets, endpoint.retrieve_by,
+    ) if endpoint else ()  # fmt: skip
     at_host = _DICOMWEB.match(place.url) if isinstance(place, Web) else None
     has_other = endpoint is not None and bool(
         endpoint.user or endpoint.netrc or endpoint.token_file or endpoint.token_command
@@ -64,7 +66,7 @@ def aws_access(
     is_web = isinstance(place, Web) and (at_host is not None or any(said)) and not has_other
     if not (is_web or isinstance(place, Ahi)):
         if any(said):
-            advice = "Leave region, aws_profile, endpoint_url and image_sets out"
+            advice = "Leave region, aws_profile, endpoint_url, image_sets and retrieve_by out"
             raise UsageError(f"{name}: what is set for AWS has no meaning with this locator or identity", advice=advice)
         return None
     from dcmsync.net.aws import SigV4  # lazy: aiohttp comes along
@@ -77,6 +79,7 @@ def aws_access(
         signer=SigV4(credentials(profile_name, environ, name=name), where),
         endpoint_url=((endpoint and endpoint.endpoint_url) or "").rstrip("/"),
         image_sets=(endpoint and endpoint.image_sets) or "",
+        retrieve_by=(endpoint and endpoint.retrieve_by) or "instance",
     )
 
 

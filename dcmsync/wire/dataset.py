@@ -131,6 +131,11 @@ def tag_of(keyword: str) -> int:
     )
 
 
+def tag_known(keyword: str) -> int | None:
+    """The tag of a keyword; None where PS3.6 has none, or one for each of several groups."""
+    return _tags().get(keyword)
+
+
 def keywords() -> Iterable[str]:
     """Every keyword of PS3.6, those of repeating groups too."""
     return [row[4] for table in (_tables().DicomDictionary, _tables().RepeatersDictionary) for row in table.values()]

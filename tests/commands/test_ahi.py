@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
 
 from tests import samples
-from tests.fakes import ahi
+from tests.fakes import ahi, htj2k
 from tests.fakes.ahi import DataStore
 from tests.fakes.web import Reply, Seen
 from tests.trees import check_whole, leftovers
@@ -144,6 +145,36 @@ def test_an_instance_that_does_not_come_whole_is_never_stored(
     assert [(each["SOPInstanceUID"], each["outcome"]) for each in failed] == [(bad.sop_uid, "failed")], done
     check_whole(workdir.path / "archive", [sample for sample in made if sample != bad])
     assert not leftovers(workdir.path / "archive")
+
+
+def test_where_no_whole_instances_are_given_they_are_made_of_frames_if_that_is_allowed(
+    workdir: Workdir, tmp_path: Path
+) -> None:
+    images = htj2k.make_images(tmp_path, (12, 1))
+    with DataStore() as store:
+        store.add(sample.path for sample in images)
+        store.before = lambda operation, seen: (
+            ahi._error(501, "", "no such action") if operation == "GetDICOMInstance" else None
+        )
+        configure(workdir, store)
+        done = run(workdir, "sync", "store", "./archive", "--all")
+        assert done.status == 3 and 'set retrieve_by = "frames"' in done.records[0]["message"], done
+        assert not list((workdir.path / "archive").rglob("*.dcm"))
+        configure(workdir, store, 'retrieve_by = "frames"')
+        queried = run(workdir, "query", "store", "--all")
+        done = run(workdir, "pull", "./archive", "--jobs", "2", stdin=queried.stdout)
+        assert done.status == 0 and sum(each["stored"] for each in done.of_type("outcome")) == 2, done
+        assert done.stderr.count("not octet for octet what was imported") == 1, done
+        files = [pydicom.dcmread(path) for path in (workdir.path / "archive").rglob("*.dcm")]
+        back = {each.SOPInstanceUID: each for each in files}
+        for sample in images:
+            source = pydicom.dcmread(sample.path)
+            made = back.pop(sample.sop_uid)
+            assert htj2k.streams(made) == htj2k.streams(source)
+            del made.PixelData, source.PixelData
+            assert list(made) == list(source)
+        assert not back and not leftovers(workdir.path / "archive")
+        assert run(workdir, "diff", "store", "./archive", "--all").status == 0
 
 
 def test_a_token_is_shown_to_dicomweb_and_a_signature_to_the_rest(workdir: Workdir, made: list[samples.Sample]) -> None:

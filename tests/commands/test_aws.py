@@ -216,11 +216,15 @@ def test_places_of_aws_are_known_by_their_locator_their_host_or_the_configuratio
     assert access(Folder("./x"), environ) is None
     given = access(Ahi("a" * 32), environ, endpoint_url="http://127.0.0.1:1/", image_sets="all")
     assert (given.endpoint_url, given.image_sets) == ("http://127.0.0.1:1", "all")
+    assert given.retrieve_by == "instance"
+    assert access(Ahi("a" * 32), environ, retrieve_by="frames").retrieve_by == "frames"
 
 
 def test_keys_for_aws_at_another_place_are_an_error(environ: dict[str, str]) -> None:
     node = Node(host="h", port=104, ae="A")
     with pytest.raises(UsageError, match="store: what is set for AWS has no meaning"):
         access(node, environ, region="us-east-1")
+    with pytest.raises(UsageError, match="Leave region.* and retrieve_by out"):
+        access(node, environ, retrieve_by="frames")
     with pytest.raises(UsageError, match="no meaning with this locator or identity"):
         access(Web("https://gateway.example"), environ, region="us-east-1", token_file="/token")

@@ -58,6 +58,7 @@ def place(
     credentials: Callable[[], Credentials] | None = None,
     warned: list[str] | None = None,
     region: str = ahi.REGION,
+    by_frames: bool = False,
 ) -> AhiPlace:
     known = Credentials(access_key_id=ahi.KEY, secret_access_key=ahi.SECRET)
     authority = SigV4(credentials or (lambda: known), region)
@@ -66,7 +67,7 @@ def place(
     base = f"{store.url}/datastore/{ahi.STORE_ID}"
     files = Door(base, name="ahi", limits=limits, authority=authority, strict=True, warn=warn)
     api = Native(calls, ahi.STORE_ID, authority=authority, most_answers=1000)
-    return AhiPlace(calls, api, files, image_sets=image_sets, quirks=Quirks(), warn=warn)
+    return AhiPlace(calls, api, files, image_sets=image_sets, by_frames=by_frames, quirks=Quirks(), warn=warn)
 
 
 def talk(at: AhiPlace, deed: Deed) -> Any:

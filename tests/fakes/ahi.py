@@ -28,6 +28,7 @@ from urllib.parse import quote, unquote
 import pydicom
 from pydicom.datadict import keyword_for_tag
 
+from tests.fakes import htj2k
 from tests.fakes.web import Reply, Seen, Web
 
 STORE_ID = "0123456789abcdef0123456789abcdef"
@@ -64,6 +65,7 @@ class ImageSet:
     version: int = 1
     tags: dict[str, Any] = field(default_factory=dict)
     document: bytes = b""
+    frames: dict[str, bytes] = field(default_factory=dict)
 
 
 class DataStore:
@@ -151,6 +153,8 @@ class DataStore:
             if image_set is None or dict(seen.query).get("version", str(image_set.version)) != str(image_set.version):
                 return _error(404, "ResourceNotFoundException", "no such image set")
             return Reply(body=image_set.document, gzipped=True, headers={"Content-Type": "text/plain"})
+        if operation == "getImageFrame" and seen.method == "POST":
+            return self._frame(seen, rest)
         return _error(403, "MissingAuthenticationTokenException", "no such call")
 
     def _search(self, seen: Seen) -> Reply:
@@ -195,6 +199,15 @@ class DataStore:
                 if tags["DICOMStudyInstanceUID"] == study and tags["DICOMSeriesInstanceUID"] == series:
                     return Reply(body=each.files[uid], headers={"Content-Type": "application/dicom"})
         return _error(404, "ResourceNotFoundException", "no such instance")
+
+    def _frame(self, seen: Seen, rest: str) -> Reply:
+        asked = json.loads(seen.body)
+        if seen.headers.get("content-type") != "application/json" or list(asked) != ["imageFrameId"]:
+            return _error(400, "ValidationException", "the request is not valid")
+        for each in self.image_sets:
+            if rest == f"imageSet/{each.id}/getImageFrame" and asked["imageFrameId"] in each.frames:
+                return Reply(body=each.frames[asked["imageFrameId"]], headers={"Content-Type": "image/jph"})
+        return _error(404, "ResourceNotFoundException", "no such frame")
 
     def _list(self, seen: Seen, study: str | None, series: str | None) -> Reply:
         """QIDO-RS over the primary image sets: matching by wildcards, `limit` of 1,000 at most, `offset`."""
@@ -295,12 +308,14 @@ def _document(image_set: ImageSet, read: dict[str, pydicom.Dataset]) -> dict[str
     patient = {key: value for key, value in _object(first).items() if key.startswith("Patient")}
     study = {key: value for key, value in _object(first).items() if key in _STUDY_LEVEL}
     series = {key: value for key, value in _object(first).items() if key in _SERIES_LEVEL}
+    above = {**patient, **study, **series}
     instances = {
         uid: {
-            "DICOM": {k: v for k, v in _object(each).items() if k not in {**patient, **study, **series}},
-            "DICOMVRs": {f"{e.tag:08X}": e.VR for e in each if not keyword_for_tag(e.tag)},
+            "DICOM": {k: v for k, v in _object(each).items() if k not in above or above[k] != v},
+            "DICOMVRs": {f"{e.tag:08X}": e.VR for e in each.iterall() if not keyword_for_tag(e.tag)},
             "StoredTransferSyntaxUID": each.file_meta.TransferSyntaxUID,
-            "ImageFrames": [],
+            "ChecksumType": "DECOMPRESSED",
+            "ImageFrames": _frames(image_set, uid, each),
         }
         for uid, each in read.items()
     }
@@ -311,11 +326,29 @@ def _document(image_set: ImageSet, read: dict[str, pydicom.Dataset]) -> dict[str
     }  # fmt: skip
 
 
+def _frames(image_set: ImageSet, uid: str, data_set: pydicom.Dataset) -> list[dict[str, object]]:
+    """What is said of the frames of an image, which the image set has from then on; nothing of native ones."""
+    if not data_set.file_meta.TransferSyntaxUID.is_encapsulated or "PixelData" not in data_set:
+        return []
+    streams = {
+        hashlib.sha256(f"{image_set.id} {uid} {number}".encode()).hexdigest()[:32]: octets
+        for number, octets in enumerate(htj2k.streams(data_set))
+    }
+    image_set.frames.update(streams)
+    return [
+        {"ID": name, "FrameSizeInBytes": len(octets), "MinPixelValue": 0, "MaxPixelValue": 127,
+         "PixelDataChecksumFromBaseToFullResolution": [{"Width": 8, "Height": 8, "Checksum": 2510355201}]}
+        for name, octets in streams.items()
+    ]  # fmt: skip
+
+
 def _object(data_set: pydicom.Dataset) -> dict[str, Any]:
     found = {}
     for element in data_set:
         if element.tag != 0x7FE00010:
-            found[keyword_for_tag(element.tag) or f"{element.tag:08X}"] = _value(element)
+            is_repeated = element.tag.group >> 8 in (0x50, 0x60)  # whose keywords do not tell the group
+            name = "" if is_repeated else keyword_for_tag(element.tag)
+            found[name or f"{element.tag:08X}"] = _value(element)
     return found
 
 
@@ -328,5 +361,6 @@ def _value(element: pydicom.DataElement) -> Any:
         return b64encode(element.value).decode()
     several = list(element.value) if element.VM > 1 else [element.value]
     if element.VR not in ("US", "SS", "UL", "SL", "FL", "FD"):
-        several = [f"{each} " if len(str(each)) % 2 else str(each) for each in several]
+        several = [str(each) for each in several]
+        several[-1] += " " * (len("\\".join(several)) % 2)
     return several if element.VM > 1 else several[0]

@@ -17,40 +17,46 @@ from dcmsync.wire import dataset
 MOST_OCTETS = 128 << 20
 _GZIP = b"\x1f\x8b"
 _NONE = Raw(b"{}")
+_NO_FRAMES = Raw(b"[]")
 _BULK_VRS = frozenset(("OB", "OD", "OF", "OL", "OV", "OW", "UN", "SQ"))
 _NUMBERS = frozenset(("IS", "DS", "US", "SS", "UL", "SL", "UV", "SV", "FL", "FD"))
 
 
-class Instance(
-    Struct, frozen=True, rename={"attributes": "DICOM", "vrs": "DICOMVRs", "syntax": "StoredTransferSyntaxUID"}
-):
-    """What is said of one instance. `vrs` are those of private attributes."""
+class Frame(Struct, frozen=True, rename={"id": "ID", "size": "FrameSizeInBytes"}):
+    """What is said of one frame; `size` in octets, as it is stored."""
+
+    id: str
+    size: int | None = None
+
+
+class Level(Struct, frozen=True, rename={"attributes": "DICOM", "vrs": "DICOMVRs"}):
+    """What is said of something. `vrs` are those of private attributes."""
 
     attributes: Raw = _NONE
     vrs: dict[str, str] = {}
+
+
+class Instance(Level, frozen=True, rename={"syntax": "StoredTransferSyntaxUID", "frames": "ImageFrames"}):
+    """What is said of one instance. `frames` holds a list of `Frame`."""
+
     syntax: str = ""
+    frames: Raw = _NO_FRAMES
 
 
-class Series(Struct, frozen=True, rename={"attributes": "DICOM", "instances": "Instances"}):
+class Series(Level, frozen=True, rename={"instances": "Instances"}):
     """What is said of one series, or of the part of it that the image set has."""
 
-    attributes: Raw = _NONE
     instances: dict[str, Instance] = {}
 
 
-class _Patient(Struct, frozen=True, rename={"attributes": "DICOM"}):
-    attributes: Raw = _NONE
-
-
-class _Study(Struct, frozen=True, rename={"attributes": "DICOM", "series": "Series"}):
-    attributes: Raw = _NONE
+class _Study(Level, frozen=True, rename={"series": "Series"}):
     series: dict[str, Series] = {}
 
 
 class Document(Struct, frozen=True, rename={"patient": "Patient", "study": "Study"}):
     """The metadata of one image set."""
 
-    patient: _Patient = _Patient()
+    patient: Level = Level()
     study: _Study = _Study()
 
     @property

@@ -1,4 +1,4 @@
-"""The native API of HealthImaging: searches of image sets, page by page, and their metadata.
+"""The native API of HealthImaging: searches of image sets, page by page, their metadata and their frames.
 
 Owns the paths, the pages and the words of errors. Refuses to know what is asked for and what becomes of it. Every call
 here may be repeated: none of them changes anything.
@@ -6,15 +6,17 @@ here may be repeated: none of them changes anything.
 
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 
 import msgspec
 
 from dcmsync.contract import Ending
 from dcmsync.endpoints.ahi import metadata
+from dcmsync.endpoints.ahi.metadata import Frame
 from dcmsync.endpoints.ahi.summaries import ImageSet, Page, is_id
 from dcmsync.errors import Refused, Rejected, RemoteProtocolError
 from dcmsync.net.http import Answer, Authority, Door, Octets, Query
+from dcmsync.net.instances import is_framed
 
 PAGE = 50  # image sets on a page, at most
 MOST_IDLE_PAGES = 100  # pages in a row that bring nothing new, before the search is taken for endless
@@ -22,6 +24,7 @@ REFUSALS = (400, 402, 403, 404, 406, 409, 424)
 """Statuses for which the service has words of its own; none of them passes by itself."""
 _PAGE_OCTETS = 4 << 20
 _ERROR_OCTETS = 1 << 16
+_FRAME_OCTETS = 1 << 28
 _ERROR_TYPE = "x-amzn-ErrorType"
 _EXPIRED = ("ExpiredToken", "UnrecognizedClient")
 _ADVICE = {
@@ -80,6 +83,25 @@ class Native:
             return metadata.read(octets), len(octets)
         except RemoteProtocolError as error:
             raise RemoteProtocolError(f"{self._door.name}: {error.message}") from error
+
+    async def frame(self, image_set_id: str, frame: Frame) -> bytes:
+        """One frame, as it is stored. Raises Refused for one that is larger than it is said to be, RemoteProtocolError,
+        and what `call` does.
+        """
+        path = f"{self._store}/imageSet/{image_set_id}/getImageFrame"
+        body = Octets("application/json", json.dumps({"imageFrameId": frame.id}).encode())
+        async with self.call("POST", path, body=body) as answer:
+            if not is_framed(answer.headers):
+                raise RemoteProtocolError(f"{self._door.name}: an answer does not say where it ends")
+            most = _FRAME_OCTETS if frame.size is None else min(frame.size, _FRAME_OCTETS)
+            found = bytearray()
+            async with aclosing(answer.pieces()) as pieces:
+                async for octets in pieces:
+                    found += octets
+                    if len(found) > most:
+                        words = f"{self._door.name}: a frame has more octets than the {most:,} that it may have"
+                        raise Refused(words, status=answer.status)
+        return bytes(found)
 
     @asynccontextmanager
     async def call(

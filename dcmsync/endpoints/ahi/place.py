@@ -12,6 +12,7 @@ from contextlib import aclosing, asynccontextmanager
 from msgspec import structs
 
 from dcmsync.endpoints import Setting
+from dcmsync.endpoints.ahi.frames import Maker
 from dcmsync.endpoints.ahi.native import Native
 from dcmsync.endpoints.ahi.session import ImageSets, Session
 from dcmsync.endpoints.ahi.shelf import Shelf
@@ -26,8 +27,8 @@ class AhiPlace:
     """One data store. `calls` leads to the native API, `files` to the DICOMweb of the store."""
 
     def __init__(
-        self, calls: Door, native: Native, files: Door, *, image_sets: ImageSets, quirks: Quirks,
-        warn: Callable[[str], None],
+        self, calls: Door, native: Native, files: Door, *, image_sets: ImageSets,
+        by_frames: bool = False, quirks: Quirks, warn: Callable[[str], None],
     ) -> None:
         self.name = calls.name
         self._calls = calls
@@ -35,6 +36,7 @@ class AhiPlace:
         self._shelf = Shelf(native)
         self._files = files
         self._image_sets = image_sets
+        self._maker = Maker(self.name, native, self._shelf, warn) if by_frames else None
         self._quirks = quirks
         self._warn = warn
 
@@ -50,7 +52,7 @@ class AhiPlace:
         async with self._calls, self._files:
             yield Session(
                 self.name, self._native, self._shelf, self._files,
-                image_sets=self._image_sets, quirks=self._quirks, warn=self._warn,
+                image_sets=self._image_sets, maker=self._maker, quirks=self._quirks, warn=self._warn,
             )  # fmt: skip
 
 
@@ -70,7 +72,8 @@ def open_ahi(locator: Ahi, setting: Setting) -> AhiPlace:
     most_answers = Limits().max_answers
     native = Native(calls, locator.datastore, authority=aws.signer, most_answers=most_answers)
     return AhiPlace(
-        calls, native, files, image_sets=aws.image_sets, quirks=setting.quirks, warn=setting.warn,
+        calls, native, files, image_sets=aws.image_sets, by_frames=aws.retrieve_by == "frames",
+        quirks=setting.quirks, warn=setting.warn,
     )  # fmt: skip
 
 

@@ -6,6 +6,8 @@ and every key that was asked for is told back, "" where there is no value, so th
 Theory of operation. Studies and patients are what the summaries of a search add up to; series and instances stand in
 the metadata of image sets, which never changes for a version of one and is remembered as far as memory allows. An
 instance is fetched by DICOMweb, which gives it as a file; several are on their way at a time, since each is a request.
+Only where it is told to does a session have them made of metadata and frames instead (`frames.py`), all of them:
+whether an instance is what was imported must not hang on what a service felt like giving.
 """
 
 from __future__ import annotations
@@ -18,24 +20,29 @@ import anyio
 
 from dcmsync.contract import Ask, Attributes, Ending, Level, Receiver, Want
 from dcmsync.endpoints.ahi.criteria import criteria
+from dcmsync.endpoints.ahi.frames import Batch, Maker
 from dcmsync.endpoints.ahi.metadata import Document
 from dcmsync.endpoints.ahi.native import REFUSALS, Native, refusal
 from dcmsync.endpoints.ahi.shelf import Shelf
 from dcmsync.endpoints.ahi.summaries import TOLD_OF_STUDIES, ImageSet, Studies
-from dcmsync.errors import DcmsyncError, OutOfResources, Refused, RemoteProtocolError
+from dcmsync.errors import DcmsyncError, OutOfResources, Refused, Rejected, RemoteProtocolError
 from dcmsync.net.http import Door
-from dcmsync.net.instances import is_framed, take_in
+from dcmsync.net.instances import Taken, is_framed, take_in
 from dcmsync.quirks import Quirks
 
 IN_FLIGHT = 8  # instances that one fetch asks for at a time
 _CANNOT_UNDERSTAND = 0xC000  # as a DIMSE status (PS3.7 §C.5.8)
 _AS_STORED = "application/dicom; transfer-syntax=*"
+_NOT_GIVEN = (403, 404, 405, 406, 501)  # statuses of a service that does not give whole instances, among other reasons
+_ADVICE = 'where whole instances are not given, set retrieve_by = "frames"'
 
 ImageSets = Literal["", "primary", "all"]
 
 
 class Session:
-    """Satisfies contract.Session. `image_sets`: which of them count; "" for undecided."""
+    """Satisfies contract.Session. `image_sets`: which of them count; "" for undecided. With a `maker`, instances are
+    made of frames.
+    """
 
     def __init__(
         self,
@@ -45,6 +52,7 @@ class Session:
         files: Door,
         *,
         image_sets: ImageSets,
+        maker: Maker | None = None,
         quirks: Quirks,
         warn: Callable[[str], None],
     ) -> None:
@@ -55,6 +63,7 @@ class Session:
         self._shelf = shelf
         self._files = files
         self._image_sets = image_sets
+        self._maker = maker
         self._warn = warn
 
     async def find(self, ask: Ask) -> AsyncGenerator[Attributes | Ending, None]:
@@ -74,17 +83,18 @@ class Session:
     async def fetch(self, want: Want, receiver: Receiver) -> Ending:
         """Instance by instance; see `contract.Fetches`. What cannot be had is in the ending, and stops nothing."""
         image_sets = await self._where(want)
+        batch = self._maker.batch() if self._maker is not None else None
         waiting = iter(list(image_sets.items()))
         refused: list[Refused] = []
         trouble: list[DcmsyncError] = []
 
         async def work() -> None:
-            for uid, image_set_id in waiting:
+            for uid, image_set in waiting:
                 try:
                     await receiver.room()
                     if trouble:
                         return
-                    await self._fetch_one(want, uid, image_set_id, receiver)
+                    await self._fetch_one(want, uid, image_set, receiver, batch)
                 except OutOfResources as error:
                     trouble.append(error)
                 except Refused as error:
@@ -95,12 +105,15 @@ class Session:
         async with anyio.create_task_group() as tasks:
             for _ in range(min(IN_FLIGHT, len(image_sets))):
                 tasks.start_soon(work)
+        if batch is not None:
+            batch.tell()
         if trouble:
             raise trouble[0]
         if not refused:
             return Ending()
         more = f" (and {len(refused) - 1} more)" if len(refused) > 1 else ""
-        return Ending(status=refused[0].status, why=f"{refused[0].message}{more}")
+        advice = f": {_ADVICE}" if batch is None and any(each.status in _NOT_GIVEN for each in refused) else ""
+        return Ending(status=refused[0].status, why=f"{refused[0].message}{more}{advice}")
 
     async def rest(self) -> None:
         """Nothing is held that others wait for."""
@@ -169,38 +182,50 @@ class Session:
             self._warn(f"{self._name}: instances are in several image sets: of each, one is given, a primary one first")
         known.update(more)
 
-    async def _where(self, want: Want) -> dict[str, str]:
-        """SOP Instance UID -> the image set to ask for it; "" for the primary ones, which need not be named."""
-        if want.instances and self._image_sets != "all":
-            return dict.fromkeys(want.instances, "")
+    async def _where(self, want: Want) -> dict[str, ImageSet | None]:
+        """SOP Instance UID -> the image set that has it; None where that is not known, or need not be."""
+        where: dict[str, ImageSet | None] = dict.fromkeys(want.instances)
+        if want.instances and self._image_sets != "all" and self._maker is None:
+            return where
         image_sets, _ = await self._shelf.image_sets(want.study_uid, want.series_uid)
         counted = _Found(self._image_sets)
-        where: dict[str, str] = dict.fromkeys(want.instances, "")
         is_settled: set[str] = set()
         for image_set in filter(counted.counts, image_sets):
             series = (await self._shelf.document(image_set)).series.get(want.series_uid)
             for uid in series.instances if series else ():
                 if uid not in is_settled and (uid in where or not want.instances):
-                    where[uid] = image_set.image_set_id if image_set.is_apart else ""
+                    where[uid] = image_set
                 is_settled.add(uid)
         return where
 
-    async def _fetch_one(self, want: Want, uid: str, image_set_id: str, receiver: Receiver) -> None:
+    async def _fetch_one(
+        self, want: Want, uid: str, image_set: ImageSet | None, receiver: Receiver, batch: Batch | None
+    ) -> None:
         """Raises Refused for what cannot be had, PeerError, LocalTrouble."""
-        path = f"studies/{want.study_uid}/series/{want.series_uid}/instances/{uid}"
-        query = (("imageSetId", image_set_id),) if image_set_id else ()
-        async with self._files.exchange(
-            "GET", path, query=query, headers={"Accept": _AS_STORED}, expected=(200, *REFUSALS)
-        ) as answer:
-            if answer.status in REFUSALS:
-                raise (await refusal(answer, self._name))[0]
-            if not is_framed(answer.headers):
-                raise RemoteProtocolError(f"{self._name}: an answer does not say where it ends")
-            async with aclosing(answer.pieces()) as pieces:
-                taken = await take_in(pieces, receiver)
+        if batch is None:
+            taken = await self._fetch_whole(want, uid, image_set, receiver)
+        else:
+            taken = await batch.take(image_set, want.series_uid, uid, receiver)
         if taken.why:
             status = taken.status or _CANNOT_UNDERSTAND
             raise Refused(f"{self._name}: what came for an instance: {taken.why}", status=status)
+
+    async def _fetch_whole(self, want: Want, uid: str, image_set: ImageSet | None, receiver: Receiver) -> Taken:
+        """Raises Refused, PeerError, LocalTrouble. Image sets that are primary need not be named."""
+        path = f"studies/{want.study_uid}/series/{want.series_uid}/instances/{uid}"
+        query = (("imageSetId", image_set.image_set_id),) if image_set is not None and image_set.is_apart else ()
+        async with self._files.exchange(
+            "GET", path, query=query, headers={"Accept": _AS_STORED}, expected=(200, *REFUSALS, *_NOT_GIVEN)
+        ) as answer:
+            if answer.status in (*REFUSALS, *_NOT_GIVEN):
+                error, kind = await refusal(answer, self._name)
+                if isinstance(error, Rejected) and kind == "AccessDenied":
+                    error.advice = f"{error.advice}; {_ADVICE}"
+                raise error
+            if not is_framed(answer.headers):
+                raise RemoteProtocolError(f"{self._name}: an answer does not say where it ends")
+            async with aclosing(answer.pieces()) as pieces:
+                return await take_in(pieces, receiver)
 
 
 class _Found:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,10 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.uid import MPEG4HP41
 
 from dcmsync.contract import Ending, Want
-from dcmsync.endpoints.ahi import frames, native
+from dcmsync.endpoints.ahi import assembly, frames, metadata, native
 from dcmsync.errors import Disconnected, LocalTrouble, Rejected, RemoteProtocolError
+from dcmsync.wire import dataset
+from dcmsync.wire.part10 import walk_file
 from tests import samples
 from tests.endpoints.test_ahi import fetching, place, talk, wanting
 from tests.fakes import ahi, htj2k
@@ -144,7 +148,7 @@ def test_no_more_frames_than_allowed_are_on_their_way_or_wait(
     store: DataStore, made: list[samples.Sample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held, most = 0, 0
-    fetch, fragment = native.Native.frame, frames.fragment
+    fetch, fragment = native.Native.frame, assembly.fragment
     first = anyio.Event()
 
     async def counted(self: native.Native, image_set_id: str, frame: Any) -> bytes:
@@ -286,6 +290,10 @@ def test_lengths_places_and_pixels_of_the_file_that_was_are_left_to_the_new_one(
     same(keeper.files[made[0].sop_uid], made[0].path)
 
 
+def _add(more: dict[str, Any], instance: dict[str, Any]) -> None:
+    instance["DICOM"] |= more
+
+
 def test_what_is_no_image_is_made_of_metadata_alone(tmp_path: Path) -> None:
     made = samples.make_series(tmp_path, instances=1, rows=8, columns=8, seed=23)
     source = pydicom.dcmread(made[0].path)
@@ -300,10 +308,10 @@ def test_what_is_no_image_is_made_of_metadata_alone(tmp_path: Path) -> None:
         back = read(keeper.files[made[0].sop_uid])
         assert back.file_meta.TransferSyntaxUID == samples.EXPLICIT_LITTLE and list(back) == list(source)
         for lacking in ("Rows", "NumberOfFrames"):
-            change(store, made[0], lambda instance, name=lacking: instance["DICOM"].update({name: 1}))
+            change(store, made[0], partial(_add, {lacking: 1}))
             assert "no frame of it is listed" in fetched(store, made, Keeper()).why
         pdf = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.104.1", "Rows": None, "NumberOfFrames": None}
-        change(store, made[0], lambda instance: instance["DICOM"].update(pdf))
+        change(store, made[0], partial(_add, pdf))
         assert "the document in it is not told" in fetched(store, made, Keeper()).why
 
 
@@ -324,6 +332,8 @@ def test_what_is_no_image_is_made_of_metadata_alone(tmp_path: Path) -> None:
         (lambda instance: instance.pop("StoredTransferSyntaxUID"), "in a transfer syntax that is not told"),
         (lambda instance: instance.update(StoredTransferSyntaxUID="1.2.840.10008.1.2.4.50"), "is not in the transfer"),
         (lambda instance: instance["DICOM"].pop("SOPClassUID"), "SOP Class is not told"),
+        (lambda instance: instance["DICOM"].update(SOPClassUID="9" * 70000), "SOP Class is not told"),
+        (lambda instance: instance["DICOM"].update(SOPInstanceUID="1.2.3"), "another SOP Instance UID"),
         (lambda instance: instance["DICOM"].pop("BitsAllocated"), "BitsAllocated is not told"),
         (lambda instance: instance["DICOM"].update(Rows=70000), "its Rows is none"),
         (lambda instance: instance["DICOM"].update(SourceImageSequence=nested(40)), "nested too deeply"),
@@ -433,3 +443,48 @@ def test_who_may_not_have_whole_instances_is_told_the_option(store: DataStore, m
     with pytest.raises(Rejected, match='set retrieve_by = "frames"'):
         talk(place(store), fetching(wanting(made), Keeper()))
     assert fetched(store, made, Keeper()) == Ending()
+
+
+def test_many_images_of_many_frames_come_at_a_time(tmp_path: Path) -> None:
+    made = htj2k.make_images(tmp_path, (9,) * 11)
+    with DataStore() as store:
+        store.add(sample.path for sample in made)
+        keeper = Keeper()
+        assert fetched(store, made, keeper) == Ending()
+        assert len(keeper.files) == 11 and keeper.most_open > 1
+
+
+@pytest.mark.slow
+def test_whatever_metadata_says_a_file_is_whole_or_is_not_made(
+    store: DataStore, made: list[samples.Sample]
+) -> None:
+    document = json.loads(store.image_sets[0].document)
+    instance = document["Study"]["Series"][made[0].series_uid]["Instances"][made[1].sop_uid]
+    dice = random.Random(5)
+    parts = [document["Patient"], document["Study"], document["Study"]["Series"][made[0].series_uid], instance]
+    values: list[Any] = [
+        None, True, 0, -1, 7, 1 << 70, 1.5, 1e308, "", " ", "1", "-5", "1e5", "QUJD", "QQ==", "1.2.3", "20240101",
+        "\\", "Ё", "é\\Ё", "\ud800", "x" * 70001, "9" * 5000, [], {}, [None], ["1", None], [1, 2.5], [{}], [[]],
+        [1, "x"], [{"PatientName": "Ё"}], {"BulkDataURI": "x"}, [{"BulkDataURI": "x"}], [{"00091001": "QUJD"}],
+        [{"SpecificCharacterSet": ["", "ISO 2022 IR 87"], "PatientName": "é"}], [{"SourceImageSequence": [{}]}],
+    ]  # fmt: skip
+    names = [*dataset.keywords(), *(f"{dice.randrange(1 << 32):08X}" for _ in range(300))]
+    vrs = ["OB", "US", "SQ", "UN", "FD", "LO", "AT", "UC", "ZZ", "", "US or SS", "SV", "é"]
+    made_whole = 0
+    for _ in range(1500):
+        some = json.loads(json.dumps(parts))
+        for _ in range(dice.choice((1, 2, 12))):
+            part = dice.choice(some)
+            name = dice.choice((dice.choice(names), dice.choice(list(part["DICOM"]))))
+            part["DICOM"][name] = dice.choice(values)
+            part.setdefault("DICOMVRs", {})[name] = dice.choice(vrs)
+        some[1]["Series"] = {made[0].series_uid: {**some[2], "Instances": {made[1].sop_uid: some[3]}}}
+        said = json.dumps({"Patient": some[0], "Study": some[1]}).encode()
+        try:
+            found = assembly.assemble(metadata.read(said), made[0].series_uid, made[1].sop_uid)
+        except RemoteProtocolError:
+            continue
+        head, walk = walk_file(found.head + found.tail)
+        assert walk.is_whole and not head.is_guessed, (walk, some)
+        made_whole += 1
+    assert made_whole > 500

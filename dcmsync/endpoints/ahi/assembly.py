@@ -2,19 +2,19 @@
 
 Owns what must be there before one is begun, and what a frame must look like. Refuses to fetch anything.
 
-Theory of operation. Such a file is a faithful image, and not the file that was imported: the order of nothing is lost,
-but padding, lengths, undefined ones too, and group 0002 are made anew. Frames go in as they are stored, one fragment
+Theory of operation. Such a file has the attributes and the pixels of what was imported, and is not that file: lengths,
+defined or not, group 0002 and perhaps the character set are new. Frames go in as they are stored, one fragment
 each, after an empty offset table. That every frame is there is counted, and that each is whole is seen by its size,
 where the metadata tells it, and by the marks at its beginning and its end. The checksums in the metadata are of decoded
 pixels, which only a decoder could give: they are not checked.
 """
 
-from collections.abc import Mapping
+import re
 
 import msgspec
 from msgspec import Struct
 
-from dcmsync.endpoints.ahi.attributes import CODING, PIXEL_DATA, elements
+from dcmsync.endpoints.ahi.attributes import CODING, PIXEL_DATA, Values, elements
 from dcmsync.endpoints.ahi.metadata import Document, Frame, Instance
 from dcmsync.endpoints.ahi.summaries import is_id
 from dcmsync.errors import RemoteProtocolError
@@ -36,6 +36,8 @@ _OF_PIXELS = (
 )  # fmt: skip  # PS3.3 Table C.7-11c, type 1
 _OF_IMAGES = ("Rows", "Columns", "NumberOfFrames", "BitsAllocated")
 _DOCUMENTS = "1.2.840.10008.5.1.4.1.1.104."
+_UID = re.compile(r"[0-9.]{1,64}")
+_COUNT = re.compile(r"[0-9]{1,9}")
 _OBJECT = msgspec.json.Decoder(dict[str, object])
 _FRAMES = msgspec.json.Decoder(list[Frame] | None)
 
@@ -62,12 +64,13 @@ def assemble(document: Document, series_uid: str, uid: str) -> Assembly:
         vrs.update(level.vrs)
     frames = _frames(instance)
     syntax = instance.syntax if frames else EXPLICIT_LITTLE
-    _check(values, frames, syntax)
+    _check_identity(values, uid)
+    _check_images(values, frames, syntax)
     made = elements(values, vrs)
     lacking = {"SOPClassUID", "SOPInstanceUID", *(_OF_PIXELS if frames else ())} & set(made.left_out)
     if lacking:
         raise RemoteProtocolError(f"its {min(lacking)} is none")
-    head = file_meta(str(values["SOPClassUID"]).strip(" \0"), uid, syntax) + made.before
+    head = file_meta(_said(values, "SOPClassUID"), uid, syntax) + made.before
     tail = made.after
     if frames:
         head += making.head_of(CODING, PIXEL_DATA, "OB", UNDEFINED) + making.mark(CODING, making.ITEM, 0)
@@ -103,24 +106,39 @@ def _frames(instance: Instance) -> tuple[Frame, ...]:
     return frames
 
 
-def _check(values: Mapping[str, object], frames: tuple[Frame, ...], transfer_syntax_uid: str) -> None:
-    """Raises RemoteProtocolError for what would become no instance, or less than it was."""
-    if not values.get("SOPClassUID"):
+def _check_identity(values: Values, uid: str) -> None:
+    """Raises RemoteProtocolError for what would become no instance, another one, or a document without contents."""
+    sop_class_uid = _said(values, "SOPClassUID")
+    if not _UID.fullmatch(sop_class_uid):
         raise RemoteProtocolError("its SOP Class is not told")
-    if str(values["SOPClassUID"]).startswith(_DOCUMENTS) and not values.get("EncapsulatedDocument"):
+    if not _UID.fullmatch(uid) or _said(values, "SOPInstanceUID") != uid:
+        raise RemoteProtocolError("it has another SOP Instance UID than it is listed by")
+    if sop_class_uid.startswith(_DOCUMENTS) and not values.get("EncapsulatedDocument"):
         raise RemoteProtocolError("the document in it is not told")
+
+
+def _check_images(values: Values, frames: tuple[Frame, ...], transfer_syntax_uid: str) -> None:
+    """Raises RemoteProtocolError for what would be less than the image was."""
     if not frames:
         if any(values.get(keyword) is not None for keyword in _OF_IMAGES):
             raise RemoteProtocolError("it is an image, and no frame of it is listed")
         return
     if transfer_syntax_uid not in _MARKS:
-        known = transfer_syntax_uid.replace(".", "").isdigit() and len(transfer_syntax_uid) <= 64
-        words = f"in the transfer syntax {transfer_syntax_uid}" if known else "in a transfer syntax that is not told"
+        is_told = _UID.fullmatch(transfer_syntax_uid) is not None
+        words = f"in the transfer syntax {transfer_syntax_uid}" if is_told else "in a transfer syntax that is not told"
         raise RemoteProtocolError(f"its frames are {words}, of which no file can be made")
     for keyword in _OF_PIXELS:
         if values.get(keyword) in (None, ""):
             raise RemoteProtocolError(f"its {keyword} is not told")
-    said = str(values.get("NumberOfFrames") or "1").strip(" \0")
+    said = _said(values, "NumberOfFrames") or "1"
     if said != str(len(frames)):
-        said = said if said.isdecimal() and len(said) < 10 else "another number of"
+        said = said if _COUNT.fullmatch(said) else "another number of"
         raise RemoteProtocolError(f"it has {said} frames, and {len(frames)} are listed")
+
+
+def _said(values: Values, keyword: str) -> str:
+    """A single value as text, without padding; "" for none."""
+    value = values.get(keyword)
+    if isinstance(value, list) and len(value) == 1:
+        (value,) = value
+    return value.strip(" \0") if isinstance(value, str) else f"{value:.0f}" if isinstance(value, int | float) else ""

@@ -84,7 +84,7 @@ class _Writer:
         if depth > _MAX_DEPTH:
             raise RemoteProtocolError("its sequences are nested too deeply")
         if "SpecificCharacterSet" in values:
-            character_set = _text(values["SpecificCharacterSet"], "CS") or b""
+            character_set = _octets("CS", values["SpecificCharacterSet"], b"") or b""
         if self._is_utf_8:
             character_set = _UTF_8.encode()
         found: dict[int, bytes] = {}
@@ -108,12 +108,24 @@ class _Writer:
             vr = next(iter(self._representations(tag, [], beside)), "UN")
             return making.head_of(CODING, tag, vr, 0)
         for vr in self._representations(tag, value, beside):
-            octets = self._sequence(value, character_set, depth) if vr == "SQ" else _octets(vr, value, character_set)
+            if vr == "SQ":
+                octets = self._sequence(value, character_set, depth)
+            else:
+                octets = self._plain(vr, value, character_set)
             if octets is not None:
                 octets += (b"\0" if vr in _OCTETS or vr == "UI" else b" ") * (len(octets) & 1)
                 vr = "UN" if vr in _SHORT_VRS and len(octets) > _MOST_SHORT_OCTETS else vr  # PS3.5 §6.2.2, Note 2
                 return making.head_of(CODING, tag, vr, len(octets)) + octets
         return None
+
+    def _plain(self, vr: str, value: object, character_set: bytes) -> bytes | None:
+        """A value. Raises _Unsayable, once."""
+        try:
+            return _octets(vr, value, character_set)
+        except _Unsayable:
+            if not self._is_utf_8:
+                raise
+            return None  # half of a surrogate pair, which no character set can say
 
     def _sequence(self, value: object, character_set: bytes, depth: int) -> bytes | None:
         """The items of a sequence."""
@@ -124,7 +136,7 @@ class _Writer:
 
     def _representations(self, tag: int, value: object, beside: Values) -> Iterable[str]:
         """The VRs that an element may have, the likeliest first; none where nothing tells."""
-        told = self._vrs.get(f"{tag:08X}") or dataset.described(tag)[0]
+        told = dataset.described(tag)[0] or self._vrs.get(f"{tag:08X}", "")
         if not told and tag >> 16 & 1 and 0x10 <= tag & 0xFFFF <= 0xFF:
             told = "LO"  # a private creator (PS3.5 §7.8.1)
         if not told:

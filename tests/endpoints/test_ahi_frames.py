@@ -123,6 +123,8 @@ def test_what_is_made_is_as_the_standard_wants_it(store: DataStore, made: list[s
     assert octets[at:] == b"\xfe\xff\xdd\xe0\0\0\0\0"
     assert lengths == [len(each) + len(each) % 2 for each in htj2k.streams(pydicom.dcmread(made[0].path))]
     assert any(len(each) % 2 for each in htj2k.STREAMS)
+    raw = read(octets).get_item(0x00080016).value
+    assert raw == samples.CT_IMAGE_STORAGE.encode() + b"\0"  # the metadata pads it with a blank (PS3.5 §9.1)
 
 
 def test_a_series_whose_instances_are_not_known_is_made_too(store: DataStore, made: list[samples.Sample]) -> None:

@@ -192,7 +192,7 @@ def _text(value: object, vr: str, character_set: bytes = b"") -> bytes | None:
     parts = ["" if each is None else each for each in _several(value)]
     if not all(isinstance(each, str | int | float) and not isinstance(each, bool) for each in parts):
         return None
-    text = "\\".join(str(each) for each in parts)
+    text = "\\".join(str(each).strip(" \0") if vr == "UI" else str(each) for each in parts)  # NUL pads UIDs, not blanks
     if text.isascii():
         return text.encode()
     if vr not in making.TEXT_VRS:

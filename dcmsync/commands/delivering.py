@@ -7,6 +7,7 @@ where the work comes from.
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from typing import cast
 
@@ -28,6 +29,14 @@ from dcmsync.wire.arrived import flaw, judge
 from dcmsync.wire.source import Distant
 
 TAKERS = (locator.Node, locator.Web, locator.Xnat)
+_WHY_NOT: Mapping[type, str] = {
+    locator.WadoUri: "WADO-URI only gives instances",
+    locator.Mint: "MINT only tells what there is",
+    locator.Rad69: "RAD-69 only gives instances",
+    locator.Ahi: "what is stored in HealthImaging goes through the DICOMweb of the data store",
+    locator.Folder: "it is on this machine",
+    locator.Archive: "it is on this machine",
+}
 
 
 class Delivering:
@@ -71,7 +80,7 @@ class Delivering:
         place = self._places.parse(word)
         if not isinstance(place, TAKERS):
             advice = "Name a DICOM node, a DICOMweb service (https://...) or an XNAT project (xnat+https://host/PROJECT)"
-            raise UsageError(f"{word} takes nothing: it can only be asked and fetched from", advice=advice)
+            raise UsageError(f"{word} takes nothing: {_WHY_NOT[type(place)]}", advice=advice)
         if isinstance(place, locator.Node):
             return self._places.node(word)
         for is_wished, what in (

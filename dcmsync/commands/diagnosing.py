@@ -173,6 +173,7 @@ KINDS: Mapping[type, Kind] = {
         name="xnat", title="XNAT", lists="sessions as studies and scans as series", chooses=_by_xnat,
         stores="takes instances, into its pre-archive; that was not tried",
     ),
-    Ahi: Kind(name="healthimaging", title="HealthImaging", lists=_THREE, chooses=_by_healthimaging),
+    Ahi: Kind(name="healthimaging", title="HealthImaging", lists=_THREE, chooses=_by_healthimaging,
+              stores="takes instances by the DICOMweb of the data store alone"),
 }  # fmt: skip
 """What is known of the kinds that speak HTTP, all of which `examining_http` looks at."""

@@ -72,10 +72,15 @@ class Entrance:
                 self._spoken.version, self._spoken.cipher, profile=terms.profile if terms else "bcp195",
                 ends=self._spoken.ends.date() if self._spoken.ends else None, today=today, learnt=self._found.learnt,
             ))  # fmt: skip
-        elif is_secured(self._locator):
+        elif self._is_secured:
             self._note("tls", None, "it is spoken through a proxy, which hides its certificate from this check")
         else:
             self._note("tls", True, "not spoken: who is on the way can read along")
+
+    @property
+    def _is_secured(self) -> bool:
+        aws = self.setting.aws
+        return is_secured(self._locator) and not (aws is not None and aws.endpoint_url.startswith("http:"))
 
     def _note(self, check: str, ok: bool | None, words: str, advice: str = "") -> None:
         self._found.add(Finding(check=check, ok=ok, words=words, advice=advice))

@@ -43,7 +43,7 @@ class Kind(Struct, frozen=True, kw_only=True):
     title: str
     lists: str = ""
     chooses: Callable[[], Sequence[str]] = tuple
-    stores: str = "takes nothing: it can only be asked or fetched from"
+    stores: str = "takes no instances"
 
 
 @runtime_checkable
@@ -108,6 +108,7 @@ class HttpExamination:
                     await self._below(session, study, deep=deep)
         except Unasked as error:
             self._note("find study", None, error.message, error.advice or "")
+            self._found.learnt.remarks.append("it cannot be asked: name it by retrieve at a place that can be")
 
     async def _gives(self, want: Want | None, *, deep: bool) -> None:
         """Whether it gives an instance: how one begins, or with `deep` all of it."""

@@ -120,7 +120,7 @@ class RecordedFiles:
     """Iterates over the files that the records on standard input name; `trouble` then says whether these were all.
 
     `path` is below `source` in an instance record, below `destination` in an outcome. An archive is open until a record
-    names another place. Raises InputError.
+    names another place. Raises InputError, and UsageError for instances that are on another machine.
     """
 
     def __init__(self, arguments: Namespace, streams: Streams, complain: Complain) -> None:
@@ -157,6 +157,8 @@ class RecordedFiles:
             place, path = record.source, record.path
         else:
             place, path = record.source, UNSET
+        if isinstance(place, str) and not isinstance(path, str):
+            self._root(place, number)  # where it is of another machine, that is the reason
         if not isinstance(place, str) or not isinstance(path, str):
             self._complain(f"line {number}", "the record names no file; ask for instances of a folder")
             return None
@@ -194,7 +196,9 @@ class RecordedFiles:
             except UsageError as error:
                 raise InputError(error.message, line=number, advice=error.advice) from error
             if not isinstance(found, locator.Folder | locator.Archive):
-                raise InputError(f"{place} is no folder and no archive: its files cannot be opened here", line=number,
-                                 advice="Pull them into one")  # fmt: skip
+                raise UsageError(
+                    f"line {number}: {place} is no folder and no archive: its instances cannot be opened here",
+                    advice="Pull them into one; of a DICOMweb service dcmsync pull --metadata tells their headers",
+                )
             self._roots[place] = found
         return self._roots[place]

@@ -12,7 +12,7 @@ from contextlib import aclosing
 import msgspec
 
 from dcmsync.contract import Level, Source
-from dcmsync.errors import ExitStatus, PeerError
+from dcmsync.errors import ExitStatus, PeerError, Unasked
 from dcmsync.plan.levels import Query
 from dcmsync.transfer.inventory import Inventory
 from dcmsync.transfer.spool import Spool
@@ -40,7 +40,10 @@ class Listing:
         self._spool = Spool()
 
     async def run(self) -> None:
-        """Asks every source. One that cannot be asked is told, and the next goes on. Raises LocalTrouble."""
+        """Asks every source. One in trouble is told, and the next goes on.
+
+        Raises LocalTrouble, Unasked for one that never can be asked.
+        """
         for name, source in self._sources:
             inventory: Inventory | None = None
             try:
@@ -51,6 +54,8 @@ class Listing:
                             if self._keep(thing):
                                 self.things += 1
                                 self._spool.add(msgspec.json.encode((name, thing)))
+            except Unasked:  # which is so of its kind, and no trouble of today
+                raise
             except PeerError as error:
                 self._warn(str(error))
                 self.trouble = self.trouble or error.reason

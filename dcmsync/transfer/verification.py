@@ -18,7 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from dcmsync.contract import WITH_UID, Attributes, Catalogue, Holding, Level
-from dcmsync.errors import ExitStatus, InputError, PeerError
+from dcmsync.errors import ExitStatus, InputError, PeerError, Unasked
 from dcmsync.plan.levels import Query, patient_of
 from dcmsync.plan.proof import Claim, Holds, Lowest, Reason, Verdict, judge, judge_count
 from dcmsync.transfer.both import both
@@ -122,8 +122,9 @@ class Verification:
                 await self._whole(spot, claims[0])
         except PeerError as error:
             self.status = max(self.status, error.exit_status)
+            may_pass = not isinstance(error, Unasked)
             for claim in claims:
-                self._tell(claim, "failed", reason=error.reason, message=str(error), retry=True)
+                self._tell(claim, "failed", reason=error.reason, message=str(error), retry=may_pass)
 
     async def instance_uids(self, claims: Sequence[Claim]) -> AsyncGenerator[str, None]:
         """The UIDs of the instances that the claims of a group are about. Raises PeerError, LocalTrouble."""

@@ -16,7 +16,7 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.uid import MPEG4HP41
 
 from dcmsync.contract import Ending, Want
-from dcmsync.endpoints.ahi import assembly, frames, metadata, native
+from dcmsync.endpoints.ahi import assembly, attributes, frames, metadata, native
 from dcmsync.errors import Disconnected, LocalTrouble, Rejected, RemoteProtocolError
 from dcmsync.wire import dataset
 from dcmsync.wire.part10 import walk_file
@@ -454,6 +454,64 @@ def test_many_images_of_many_frames_come_at_a_time(tmp_path: Path) -> None:
         keeper = Keeper()
         assert fetched(store, made, keeper) == Ending()
         assert len(keeper.files) == 11 and keeper.most_open > 1
+
+
+@pytest.mark.parametrize(
+    "values, vrs",
+    [
+        ({"EncapsulatedDocument": "QU JD"}, {}),
+        ({"EncapsulatedDocument": ["QUJD", "QUJD"]}, {}),
+        ({"FFFEE000": "QUJD"}, {"FFFEE000": "OB"}),
+        ({"00010010": "QUJD"}, {"00010010": "OB"}),
+        ({"SourceImageSequence": [{"BulkDataURI": "https://x"}]}, {}),
+        ({"SourceImageSequence": [{}, 7]}, {}),
+        ({"PatientID": True}, {}),
+        ({"PatientID": ["a", {}]}, {}),
+        ({"FrameTime": [[1]]}, {}),
+        ({"Rows": [8, None]}, {}),
+        ({"Rows": 8.5}, {}),
+        ({"AcquisitionDuration": "1_0"}, {}),
+        ({"EventElapsedTimes": 1.5, "RecommendedDisplayFrameRateInFloat": 1e300}, {}),
+        ({"FrameIncrementPointer": "0018"}, {}),
+        ({"FrameIncrementPointer": 1 << 32}, {}),
+        ({"00191001": "x"}, {"00191001": "ZZ"}),
+    ],
+)
+def test_no_value_is_guessed(values: dict[str, Any], vrs: dict[str, str]) -> None:
+    kept = {"InstanceNumber": "1"}
+    found = attributes.elements({**values, **kept}, vrs)
+    whole = attributes.elements(kept, {})
+    assert found.left_out and set(found.left_out) <= {*values, "RecommendedDisplayFrameRateInFloat"}
+    assert whole.before in found.before and found.before.count(b"QUJD") == 0
+
+
+def test_of_two_values_for_one_tag_the_first_is_written() -> None:
+    found = attributes.elements({"Rows": 8, "00280010": 9}, {})
+    assert found.left_out == ("00280010",) and found.before == b"\x28\0\x10\0US\2\0\x08\0"
+
+
+@pytest.mark.parametrize(
+    "name, value, vr, written",
+    [
+        ("00190010", "ACME", "", b"LO\4\0ACME"),
+        ("00191001", "ACME", "LO", b"LO\4\0ACME"),
+        ("0019100a", "QUJD", "OB", b"OB\0\0\4\0\0\0ABC\0"),
+        ("00191001", [{}], "", b"SQ\0\0\x08\0\0\0\xfe\xff\x00\xe0\0\0\0\0"),
+        ("00280010", 8, "LO", b"US\2\0\x08\0"),
+        ("LUTData", [1, 2], "", b"US\4\0\1\0\2\0"),
+        ("LUTData", "AQACAA==", "", b"OW\0\0\4\0\0\0\1\0\2\0"),
+        ("SmallestImagePixelValue", -1, "", b"SS\2\0\xff\xff"),
+        ("FrameIncrementPointer", 0x00181063, "", b"AT\4\0\x18\0\x63\x10"),
+        ("FrameIncrementPointer", "00181063", "", b"AT\4\0\x18\0\x63\x10"),
+        ("InstanceNumber", 7, "", b"IS\2\x007 "),
+        ("SliceThickness", [1.5, None], "", b"DS\4\x001.5\\"),
+        ("SOPClassUID", "1.2 ", "", b"UI\4\x001.2\0"),
+        ("StudyDate", None, "", b"DA\0\0"),
+    ],
+)
+def test_a_value_is_written_as_its_representation_has_it(name: str, value: object, vr: str, written: bytes) -> None:
+    found = attributes.elements({name: value}, {name: vr} if vr else {})
+    assert not found.left_out and found.before[4:] == written
 
 
 @pytest.mark.slow

@@ -108,24 +108,12 @@ class _Writer:
             vr = next(iter(self._representations(tag, [], beside)), "UN")
             return making.head_of(CODING, tag, vr, 0)
         for vr in self._representations(tag, value, beside):
-            if vr == "SQ":
-                octets = self._sequence(value, character_set, depth)
-            else:
-                octets = self._plain(vr, value, character_set)
+            octets = self._sequence(value, character_set, depth) if vr == "SQ" else _octets(vr, value, character_set)
             if octets is not None:
                 octets += (b"\0" if vr in _OCTETS or vr == "UI" else b" ") * (len(octets) & 1)
                 vr = "UN" if vr in _SHORT_VRS and len(octets) > _MOST_SHORT_OCTETS else vr  # PS3.5 §6.2.2, Note 2
                 return making.head_of(CODING, tag, vr, len(octets)) + octets
         return None
-
-    def _plain(self, vr: str, value: object, character_set: bytes) -> bytes | None:
-        """A value. Raises _Unsayable, once."""
-        try:
-            return _octets(vr, value, character_set)
-        except _Unsayable:
-            if not self._is_utf_8:
-                raise
-            return None  # half of a surrogate pair, which no character set can say
 
     def _sequence(self, value: object, character_set: bytes, depth: int) -> bytes | None:
         """The items of a sequence."""

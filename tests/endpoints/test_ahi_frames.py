@@ -438,6 +438,16 @@ def test_where_whole_instances_are_refused_the_option_is_named(
     assert fetched(store, made, Keeper()) == Ending()
 
 
+def test_where_another_reason_is_given_the_option_is_not_named(
+    store: DataStore, made: list[samples.Sample]
+) -> None:
+    store.before = lambda operation, seen: (
+        ahi._error(409, "ConflictException", "it is locked") if operation == "GetDICOMInstance" else None
+    )
+    ending = talk(place(store), fetching(wanting(made), Keeper()))
+    assert ending.status == 409 and "retrieve_by" not in ending.why
+
+
 def test_who_may_not_have_whole_instances_is_told_the_option(store: DataStore, made: list[samples.Sample]) -> None:
     store.before = lambda operation, seen: (
         ahi._error(403, "AccessDeniedException", "no") if operation == "GetDICOMInstance" else None

@@ -215,9 +215,9 @@ class Session:
         path = f"studies/{want.study_uid}/series/{want.series_uid}/instances/{uid}"
         query = (("imageSetId", image_set.image_set_id),) if image_set is not None and image_set.is_apart else ()
         async with self._files.exchange(
-            "GET", path, query=query, headers={"Accept": _AS_STORED}, expected=(200, *REFUSALS, *_NOT_GIVEN)
+            "GET", path, query=query, headers={"Accept": _AS_STORED}, expected=(200, *REFUSALS)
         ) as answer:
-            if answer.status in (*REFUSALS, *_NOT_GIVEN):
+            if answer.status in REFUSALS:
                 error, kind = await refusal(answer, self._name)
                 if isinstance(error, Rejected) and kind == "AccessDenied":
                     error.advice = f"{error.advice}; {_ADVICE}"

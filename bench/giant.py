@@ -29,6 +29,7 @@ def rows(runs: int) -> Iterator[Row]:
         giant = _Giant(min(runs, MOST_RUNS), scratch)
         yield from giant.given()
         yield from giant.taken()
+        yield from giant.pushed()
 
 
 class _Giant:
@@ -85,6 +86,29 @@ class _Giant:
                   f"into `storescp`: {self._pace(theirs)}", measure.ratio(ours, theirs), "",
                   f"{self._how}; `storescu` and `storescp` tuned")
         yield Row("P11", "peak of memory: `serve`, taking", measure.megabytes(max(peaks)), target=TARGET)
+
+    def pushed(self) -> Iterator[Row]:
+        """From `push` and `storescu` into `storescp`."""
+
+        def into_storescp(line: Line, *, nodelay: bool) -> Timed:
+            folder = self._scratch.fresh(self._place)
+            with peers.storescp(folder, "+B", "--fork", nodelay=nodelay) as node:
+                there = [node.locator] if line is push else ["-aec", node.ae, node.host, str(node.port)]
+                timed = measure.run([*line, *there, self._archive / "giant.dcm"], nodelay=nodelay, with_peak=True)
+            _check(folder, self._size)
+            self._scratch.release(folder)
+            return timed
+
+        push: Line = [*DCMSYNC, "push", "--no-cache", "--verify", "none"]
+        measure.say(f"P11: pushing, {self._runs} runs of each")
+        ours, theirs = measure.in_turn(
+            self._runs, lambda _: into_storescp(push, nodelay=False),
+            lambda _: into_storescp(["storescu"], nodelay=True), warm_up=False,
+        )  # fmt: skip
+        yield Row("P11", "`push` 4 GB in one instance to `storescp`", self._pace(ours),
+                  f"`storescu` tuned: {self._pace(theirs)}", measure.ratio(ours, theirs), "", self._how)
+        yield Row("P11", "peak of memory: `push`", measure.megabytes(measure.peak(ours)),
+                  f"`storescu`: {measure.megabytes(measure.peak(theirs))}", None, TARGET)
 
     @property
     def _how(self) -> str:

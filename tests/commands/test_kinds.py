@@ -205,6 +205,8 @@ def test_a_verb_works_or_says_who_cannot_what_and_what_can(kind: str, verb: str,
     if told:
         names = (world.word(kind), world.locators.get(kind, ""), "./copy")
         assert any(name in said for name in names if name), done
+    if status == 5 and verb.startswith("verify"):
+        assert {record["retry"] for record in done.of_type("outcome")} == {False}, "it is so of its kind"
     if verb in ("pull", "sync from"):
         came = list((world.workdir.path / ("pulled" if verb == "pull" else "synced") / kind).rglob("*.dcm"))
         assert len(came) == (0 if told else len(world.held)), came

@@ -36,6 +36,26 @@ def test_what_a_pull_needs(verdicts: Mapping[str, bool | None], can_pull: bool) 
     assert seen(**verdicts).can_pull is can_pull
 
 
+@pytest.mark.parametrize("asked, giver, can_pull", [
+    ({"find_study": True}, {"get": True}, True),
+    ({"find_study": True, "get": False, "move": False}, {"move": True}, True),
+    ({"find_study": True, "get": True, "move": True}, {"get": False}, False),  # who is asked does not give
+    ({"find_study": True, "get": True}, {}, False),
+    ({"find_study": None}, {"find_study": True, "get": True}, False),
+])  # fmt: skip
+def test_what_a_pull_from_a_pair_needs(
+    asked: Mapping[str, bool | None], giver: Mapping[str, bool | None], can_pull: bool
+) -> None:
+    found = seen(**asked)
+    found.giver = seen(**giver)
+    assert found.can_pull is can_pull
+
+
+def test_the_registration_says_on_which_port_and_how() -> None:
+    assert "  port     11112\n" in diagnosis.registration("ME", "10.0.0.1", 11112, with_tls=False)
+    assert "  port     2762, with TLS\n" in diagnosis.registration("ME", "10.0.0.1", 2762, with_tls=True)
+
+
 def test_counts() -> None:
     def judged(said: object, real: int) -> tuple[bool | None, list[str]]:
         learnt = Learnt()

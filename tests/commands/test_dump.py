@@ -17,7 +17,7 @@ import pytest
 from dcmsync.cli.parse import parse
 from dcmsync.commands import dump as command
 from dcmsync.commands.options import Silent, Streams
-from dcmsync.errors import ExitStatus, InputError, UsageError
+from dcmsync.errors import ExitStatus, UsageError
 from tests.samples import Sample, make_series
 from tests.workdir import Workdir
 
@@ -187,7 +187,7 @@ def test_an_archive_or_member_that_is_damaged_is_named(archive: Path) -> None:
 
 
 def test_a_place_that_is_no_folder_ends_the_run(samples: list[Sample]) -> None:
-    with pytest.raises(InputError, match="line 1"):
+    with pytest.raises(UsageError, match="line 1: A@host:104 is no folder"):
         run(stdin=record(samples[0], source="A@host:104", path="x"))
 
 

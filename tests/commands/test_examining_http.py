@@ -199,6 +199,16 @@ def test_what_is_not_archived_cannot_be_fetched_and_that_is_said(held: list[Samp
     assert seen["get"].ok is False and "Archive its session first" in seen["get"].advice and not found.can_pull
 
 
+def test_of_two_studies_the_archived_one_is_looked_at(held: list[Sample]) -> None:
+    xnat = project(held)
+    files = {each.sop_uid: each.path.read_bytes() for each in held[2:]}
+    scans = {"1": (held[2].series_uid, files)}
+    xnat.sessions = [Session("20240103_100000000", "A2", "S2", held[2].study_uid, scans=scans)]
+    with Web(xnat) as web:
+        _, seen, found = look(f"xnat+{web.url}/P", sample={"StudyDate": "20200101-"})
+    assert seen["find study"].words == "answered with 2" and seen["get"].ok and found.can_pull
+
+
 # The way in
 
 
@@ -240,7 +250,9 @@ def test_the_end_of_the_certificate_is_told(held: list[Sample], tmp_path: Path, 
         assert f"# its certificate ends on {ends}\n" in found.section("x", {"locator": "x"})
         is_reached, seen, _ = look(f"mint+{web.url}")
         assert not is_reached and seen["echo"].ok is False and "tls" not in seen
-    assert look("mint+http://127.0.0.1:1")[1].get("tls") is None
+    with Web(Reply(401), tls=own) as web:
+        is_reached, seen, _ = look(f"mint+{web.url}", access=WebAccess(terms=terms))
+        assert not is_reached and seen["login"].ok is False and ends in seen["tls"].words
 
 
 # As people run it

@@ -224,7 +224,7 @@ def test_keys_for_aws_at_another_place_are_an_error(environ: dict[str, str]) -> 
     node = Node(host="h", port=104, ae="A")
     with pytest.raises(UsageError, match="store: what is set for AWS has no meaning"):
         access(node, environ, region="us-east-1")
-    with pytest.raises(UsageError, match="Leave region.* and retrieve_by out"):
+    with pytest.raises(UsageError, match=r"Leave region.* and retrieve_by out"):
         access(node, environ, retrieve_by="frames")
     with pytest.raises(UsageError, match="no meaning with this locator or identity"):
         access(Web("https://gateway.example"), environ, region="us-east-1", token_file="/token")

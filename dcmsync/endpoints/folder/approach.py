@@ -115,15 +115,22 @@ class Approach:
             file_hash.update(self._memory)
             self._digest = file_hash.hexdigest()
 
-    def flush(self) -> None:
-        """Makes the octets durable. A failure is final: the kernel may have dropped them (fsync is never repeated).
-
-        A file of ours is dated back by more than a tick of the clock for files: whatever is done to it from now on
-        shows in its time, so that its stamp can be believed at once. One that was linked was made durable before.
+    def date(self) -> None:
+        """Dates a file of ours back by more than a tick of the clock for files: whatever is done to it from now on
+        shows in its time, so that its stamp can be believed at once.
         """
+        # hot: a step of its own, for all files of a batch before the first fsync. One that is dated after another was
+        # synced needs a commit of the journal for itself: 2,000 files of 9 kB took 1.2 s longer (ext4, 2026-11)
         if not self._is_linked(os.fstat(self._descriptor)):
             then = time.time_ns() - 2 * TICK_NS
             os.utime(self._descriptor, ns=(then, then))
+
+    def flush(self) -> None:
+        """Makes the octets durable. A failure is final: the kernel may have dropped them (fsync is never repeated).
+
+        One that was linked was made durable before.
+        """
+        if not self._is_linked(os.fstat(self._descriptor)):
             os.fsync(self._descriptor)
         self._status = os.fstat(self._descriptor)
 
@@ -356,7 +363,9 @@ class Approach:
         )
 
 
-STEPS: tuple[Callable[[Approach], None], ...] = (Approach.check, Approach.write, Approach.flush, Approach.name)
+STEPS: tuple[Callable[[Approach], None], ...] = (
+    Approach.check, Approach.write, Approach.date, Approach.flush, Approach.name,
+)  # fmt: skip
 
 
 def _start_writing_back(descriptor: int) -> None:

@@ -44,12 +44,11 @@ def content_of(source: Source, transfer_syntax_uid: str, offset: int) -> str:
 class Ahead:
     """The digest of the content of a data set that still arrives, computed as it does."""
 
-    def __init__(self, beginning: bytes, transfer_syntax_uid: str) -> None:
-        digest = hasher()
-        self._end = write_beginning(beginning, transfer_syntax_uid, digest.update)
-        self.is_possible = self._end > 0
+    def __init__(self, digest: xxh3_128, end: int) -> None:
+        """`digest` is of the first octets, and those that come go into it, up to `end`."""
         self.update = digest.update
         self._digest = digest
+        self._end = end
 
     def finish(self, size: int) -> str:
         """The digest, of a data set of `size` octets; "" where it does not end with the value that it began in."""
@@ -58,8 +57,9 @@ class Ahead:
 
 def ahead(beginning: bytes, transfer_syntax_uid: str) -> Ahead | None:
     """Begins with the first octets of a data set; None where the digest can be told of a whole one only."""
-    begun = Ahead(beginning, transfer_syntax_uid)
-    return begun if begun.is_possible else None
+    digest = hasher()
+    end = write_beginning(beginning, transfer_syntax_uid, digest.update)
+    return Ahead(digest, end) if end else None
 
 
 def read_whole(descriptor: int, size: int, *, wanted: frozenset[int] = frozenset()) -> Reading:

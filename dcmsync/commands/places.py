@@ -147,11 +147,14 @@ class Places:
         from dcmsync.commands.authorities import web_access
         from dcmsync.commands.aws import aws_access
         from dcmsync.commands.credentials import access
+        from dcmsync.commands.meaning import check
         from dcmsync.endpoints import Dialect, Setting
         from dcmsync.wire.upperlayer.extension import Wishes
 
         set_up = self._config.endpoints.get(word)
         place = self.parse(word)
+        if set_up is not None:
+            check(place, set_up, word)
         calling = self._given.get("calling") or (set_up and set_up.calling) or self._config.local.ae_title
         setting = Setting(
             calling_ae=calling,

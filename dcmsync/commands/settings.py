@@ -184,6 +184,7 @@ def _masked(key: Key, value: object) -> object:
 def _judge(table: Struct, above: toml.Path, places: Places) -> None:
     """Raises UsageError, LocalTrouble for what a table cannot mean."""
     from dcmsync.commands.credentials import access
+    from dcmsync.commands.meaning import check
     from dcmsync.commands.routing import Routing
     from dcmsync.plan import expression
     from dcmsync.wire import dataset
@@ -191,6 +192,7 @@ def _judge(table: Struct, above: toml.Path, places: Places) -> None:
     if isinstance(table, config.Endpoint):
         where = locator.parse(table.locator)
         access(where, table, name=str(above[1]), environ=environ, warn=hush)
+        check(where, table, str(above[1]))
         places.giver(str(above[1]))
         for keyword in quirks.read(table).ignores_keys:
             dataset.tag_of(keyword)

@@ -31,7 +31,7 @@ from dcmsync.wire.upperlayer import contexts as presentation
 LOCAL_LIMIT_EXCEEDED = codec.AssociateReject(2, 3, 2)  # PS3.8 table 9-21: transient, presentation, local limit
 STRANGER = codec.AssociateReject(1, 1, 1)  # permanent, service-user, no reason given
 _BACKLOG = 128
-_WAITING_CONNECTIONS = 64  # that have not asked for an association yet
+WAITING_CONNECTIONS = 64  # that have not asked for anything yet
 _FAREWELL_S = 2.0
 _BREATH_S = 0.1  # after the machine has refused a socket
 
@@ -96,11 +96,9 @@ class Listener:
         try:
             async with anyio.create_task_group() as tasks:
                 with anyio.CancelScope() as self._accepting:
-                    places = anyio.Semaphore(self._settings.max_associations + _WAITING_CONNECTIONS)
-                    while not self._is_stopping:
-                        await places.acquire()
-                        connected, address = await accept(self._socket)
-                        tasks.start_soon(self._attend, connected, *address, places.release)
+                    if not self._is_stopping:
+                        most = self._settings.max_associations + WAITING_CONNECTIONS
+                        await accept_each(self._socket, most, lambda *given: tasks.start_soon(self._attend, *given))
                 self.close()
         finally:
             self.close()
@@ -212,7 +210,21 @@ class Listener:
         self._settings.closed(visit, why)
 
 
-async def accept(listening: socket.socket) -> tuple[socket.socket, tuple[str, int]]:
+async def accept_each(
+    listening: socket.socket, most: int, start: Callable[[socket.socket, str, int, Callable[[], None]], object]
+) -> None:
+    """Starts something for each connection, from a host and a port, until it is cancelled.
+
+    No more than `most` are there at a time: what was started calls what it was given, last, when one ends.
+    """
+    places = anyio.Semaphore(most)
+    while True:
+        await places.acquire()
+        connected, (host, port) = await _accept(listening)
+        start(connected, host, port, places.release)
+
+
+async def _accept(listening: socket.socket) -> tuple[socket.socket, tuple[str, int]]:
     """The next connection, and from where it comes."""
     while True:
         try:

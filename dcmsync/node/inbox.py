@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 
 from dcmsync.errors import RemoteProtocolError
+from dcmsync.net.arrivals import Arrivals
 from dcmsync.net.channel import Begun, Channel, Gathered, MessageEvent, Pieces
 from dcmsync.wire.dimse import command as commands
 from dcmsync.wire.dimse.operations import Conversation
@@ -49,6 +50,16 @@ class Inbox:
             whole = gathered.take(await self._pieces())
             if whole is not None:
                 return whole
+
+    async def instance(self, begun: Begun, arrivals: Arrivals) -> None:
+        """Hands the instance that has just begun over, and its reply to the peer. Raises RemoteProtocolError."""
+        arrivals.begin(begun)
+        while not arrivals.replies:
+            event = await self.next()
+            if isinstance(event, Begun):
+                raise RemoteProtocolError("sent a message within an instance")
+            arrivals.take(event)
+        await arrivals.reply()
 
     async def drop_data_set(self) -> None:
         """Passes over the data set of the message that has just begun."""

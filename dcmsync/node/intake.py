@@ -146,21 +146,12 @@ class Taking:
         if request.field & 0x8000 or request.message_id is None or begun.context_id not in self._channel.contexts:
             raise RemoteProtocolError("sent a message that is no request, or on no presentation context")
         if request.field == commands.C_STORE_RQ:
-            await self._store(begun)
+            await self._inbox.instance(begun, self._arrivals)
             return
         if request.has_data_set:
             await self._inbox.drop_data_set()
         code = status.SUCCESS if request.field == commands.C_ECHO_RQ else _UNRECOGNISED
         await self._channel.say(begun.context_id, operations.respond(request, code))
-
-    async def _store(self, begun: Begun) -> None:
-        self._arrivals.begin(begun)
-        while not self._arrivals.replies:
-            event = await self._inbox.next()
-            if isinstance(event, Begun):
-                raise RemoteProtocolError("sent a message within an instance")
-            self._arrivals.take(event)
-        await self._arrivals.reply()
 
     async def _settle(self, arrival: Arrival) -> int:
         code = await self._intake.settle(arrival)

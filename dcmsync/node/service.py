@@ -115,7 +115,7 @@ class Service:
             raise RemoteProtocolError("sent a message that is no request")
         match request.field:
             case commands.C_STORE_RQ:
-                await self._store(begun)
+                await self._inbox.instance(begun, self._arrivals)
             case commands.C_FIND_RQ if context.abstract_syntax in FINDS and request.has_data_set:
                 await self._find(begun, request)
             case commands.C_GET_RQ if context.abstract_syntax in GETS and request.has_data_set:
@@ -128,15 +128,6 @@ class Service:
                 if request.has_data_set:
                     await self._inbox.drop_data_set()
                 await self._channel.say(begun.context_id, operations.respond(request, _plain_status(request.field)))
-
-    async def _store(self, begun: Begun) -> None:
-        self._arrivals.begin(begun)
-        while not self._arrivals.replies:
-            event = await self._inbox.next()
-            if isinstance(event, Begun):
-                raise RemoteProtocolError("sent a message within an instance")
-            self._arrivals.take(event)
-        await self._arrivals.reply()
 
     async def _settle(self, arrival: Arrival) -> int:
         code = await self._archive.settle(arrival)

@@ -62,11 +62,6 @@ class Edits(Struct, frozen=True, kw_only=True):
     deleted: frozenset[int] = frozenset()
     remaps: bool = False
 
-    @property
-    def is_nothing(self) -> bool:
-        """Whether data sets stay as they are."""
-        return not (self.values or self.deleted or self.remaps)
-
 
 def parse(
     words: Sequence[str],

@@ -1,11 +1,10 @@
 """`--via move`, as people run it, against real nodes that know us, and against some that do not."""
 
 import json
-import os
 import signal
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
@@ -227,13 +226,13 @@ def test_the_port_is_free_as_soon_as_the_run_is_over(
     assert len(files(workdir.path / "a")) == 150
 
 
-def test_nothing_is_left_open_to_the_network_by_c_get(workdir: Workdir, pacs: peers.Peer) -> None:
+def test_nothing_is_left_open_to_the_network_by_c_get(
+    workdir: Workdir, pacs: peers.Peer, require: Callable[[str], str]
+) -> None:
     """A run that needs no mailbox listens nowhere."""
-    if not os.path.exists("/usr/bin/strace"):
-        pytest.skip("strace is not installed")
     trace = workdir.path / "trace"
-    line = ["strace", "-f", "-qq", "-e", "trace=listen", "-o", str(trace), *workdir.program, "sync", pacs.locator,
-            "./a", "--all"]  # fmt: skip
+    tracing = [require("strace"), "-f", "-qq", "-e", "trace=listen", "-o", str(trace)]
+    line = [*tracing, *workdir.program, "sync", pacs.locator, "./a", "--all"]
     subprocess.run(line, cwd=workdir.path, env=workdir.environment(), check=True, capture_output=True, timeout=60)
     assert "listen(" not in trace.read_text()
 

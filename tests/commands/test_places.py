@@ -89,3 +89,11 @@ def test_of_two_places_that_are_one_the_fewer_associations_count(tmp_path: Path)
 
 def test_who_gives_is_at_the_end_of_the_chain(tmp_path: Path) -> None:
     assert [places(tmp_path).giver(word) for word in ("asked", "between", "few")] == ["few", "few", None]
+
+
+def test_a_key_that_says_nothing_to_a_place_of_that_kind_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text('[endpoints.archive]\nlocator = "./archive"\nvia = "get"\n')
+    made = Places(Namespace(config=str(path), timeout=None, calling=None, jobs=None), Watch(), SILENT)
+    with pytest.raises(UsageError, match="archive: via is for DIMSE nodes"):
+        made.open("archive")

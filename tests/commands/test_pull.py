@@ -6,7 +6,7 @@ import shutil
 import signal
 import stat
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pydicom
@@ -503,11 +503,9 @@ def test_a_destination_that_cannot_be_written_is_local_trouble(
 
 
 def test_a_limit_on_the_size_of_files_is_local_trouble(
-    workdir: Workdir, archive: peers.Peer, made: list[samples.Sample]
+    workdir: Workdir, archive: peers.Peer, made: list[samples.Sample], require: Callable[[str], str]
 ) -> None:
-    limited = Workdir(workdir.path, ("prlimit", "--fsize=4096", *workdir.program))
-    if shutil.which("prlimit") is None:
-        pytest.skip("no prlimit")
+    limited = Workdir(workdir.path, (require("prlimit"), "--fsize=4096", *workdir.program))
     records = studies_of(archive.locator, made)
     done = limited.run("pull", "./a", stdin=records)
     assert done.status == 7, done

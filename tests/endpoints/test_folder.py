@@ -584,15 +584,8 @@ def test_a_limit_on_file_size_is_local_trouble(tmp_path: Path) -> None:
         assert files(tmp_path / memory) == []
 
 
-def need(tool: str) -> None:
-    if shutil.which(tool) is None:
-        if os.environ.get("DCMSYNC_REQUIRE_PEERS") == "1":
-            pytest.fail(f"{tool} is not installed")
-        pytest.skip(f"{tool} is not installed")
-
-
 def trace(log: Path, *command: str, inject: str = "") -> subprocess.CompletedProcess[str]:
-    calls = "openat,write,writev,fsync,linkat,rename,renameat,unlinkat,mkdirat,rmdir"
+    calls = "openat,write,writev,utimensat,fsync,linkat,rename,renameat,unlinkat,mkdirat,rmdir"
     options = ["-e", f"inject={inject}"] if inject else []
     log_options = ["-y", "-f", "-s", "200", "-o", str(log)]
     return run("strace", *log_options, "-e", f"trace={calls}", *options, *command)
@@ -600,8 +593,8 @@ def trace(log: Path, *command: str, inject: str = "") -> subprocess.CompletedPro
 
 @pytest.mark.slow
 @pytest.mark.parametrize("memory", ["1048576", "100"])
-def test_order_of_system_calls(tmp_path: Path, memory: str) -> None:
-    need("strace")
+def test_order_of_system_calls(tmp_path: Path, memory: str, require: Callable[[str], str]) -> None:
+    require("strace")
     done = trace(tmp_path / "log", *RUN, str(tmp_path / "dest"), "3", "5000", memory)
     assert done.returncode == 0, done.stderr
     calls = [line.split(None, 1)[1] for line in (tmp_path / "log").read_text().splitlines()]
@@ -610,6 +603,9 @@ def test_order_of_system_calls(tmp_path: Path, memory: str) -> None:
     def first(pattern: str, begin: int = 0) -> int:
         return next(index for index, call in enumerate(calls) if index >= begin and re.search(pattern, call))
 
+    dated = [index for index, call in enumerate(calls) if re.search(r"utimensat\(.*/\.dcmsync-[0-9a-f]+/", call)]
+    synced = first(r"fsync\(.*/\.dcmsync-[0-9a-f]+/\d")
+    assert len(dated) == 3 and dated[1] < synced, "both files of the first batch are dated before one is synced"
     for number in range(3):
         said = first(rf'write\(1<.*"stored 1\.2\.3/1\.2\.3\.{number}\.dcm')
         linked = first(rf'linkat\(.*"{number + 1}", .*/dest/1\.2\.3>, "1\.2\.3\.{number}\.dcm"')
@@ -625,8 +621,10 @@ def test_order_of_system_calls(tmp_path: Path, memory: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-def test_a_kill_at_any_call_leaves_no_partial_and_the_next_run_completes(tmp_path: Path) -> None:
-    need("strace")
+def test_a_kill_at_any_call_leaves_no_partial_and_the_next_run_completes(
+    tmp_path: Path, require: Callable[[str], str]
+) -> None:
+    require("strace")
     plain = tmp_path / "plain"
     trace(tmp_path / "log", *RUN, str(plain), "3", "5000", "3000")
     lines = (tmp_path / "log").read_text().splitlines()

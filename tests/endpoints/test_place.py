@@ -246,19 +246,6 @@ def test_the_root_may_be_a_link_and_nothing_below_it(ask: Callable[..., Asked], 
     assert not ending.truncated
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_a_folder_that_may_not_be_read_makes_the_list_incomplete(ask: Callable[..., Asked], tmp_path: Path) -> None:
-    put(tmp_path / "open/1", file_of("1.2.3.1"))
-    put(tmp_path / "closed/2", file_of("1.2.3.2"))
-    (tmp_path / "closed").chmod(0)
-    try:
-        found, ending = ask(tmp_path).find(Level.INSTANCE, SERIES)
-    finally:
-        (tmp_path / "closed").chmod(0o700)
-    assert len(found) == 1
-    assert ending.truncated and ending.is_last_word and "1 files or folders cannot be read" in ending.why
-
-
 def test_what_the_system_refuses_makes_the_list_incomplete(
     ask: Callable[..., Asked], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,7 +6,7 @@ end within three of them.
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import product
@@ -16,7 +16,7 @@ from typing import Any
 import anyio
 import pytest
 
-from dcmsync.contract import Arrival, Ask, Attributes, Ending, Level, Want
+from dcmsync.contract import Ask, Attributes, Ending, Level, Want
 from dcmsync.endpoints.dimse.place import DimseNode
 from dcmsync.errors import Disconnected, PeerError, Refused, Rejected, RemoteProtocolError, Stalled, Unreachable
 from dcmsync.net.channel import Limits
@@ -26,6 +26,7 @@ from dcmsync.wire.dimse import operations
 from dcmsync.wire.upperlayer import codec
 from tests.fakes import scripted
 from tests.fakes.scripted import PENDING, SUCCESS, Scripted, Talk, answer, fragment, instance, message
+from tests.fakes.taker import Taker
 
 DEADLINE_S = 1.0
 dataset.tag_of("PatientID")  # loads the dictionary, which no deadline should have to wait for
@@ -38,41 +39,6 @@ GET, FIND = operations.STUDY_ROOT_GET, operations.STUDY_ROOT_FIND
 Script = Callable[[Talk], None]
 
 pytestmark = pytest.mark.slow
-
-
-class Taker:
-    """A receiver that takes what is wanted into memory, and refuses the rest."""
-
-    def __init__(self, wanted: Mapping[str, str] = WANTED) -> None:
-        self.wanted = wanted
-        self.arrived: list[str] = []
-        self.octets = 0
-        self.discarded = 0
-        self.asked = 0
-
-    def receive(self, arrival: Arrival) -> "TakerSink | int":
-        self.asked += 1
-        return TakerSink(self, arrival.sop_instance_uid) if arrival.sop_instance_uid in self.wanted else 0xC000
-
-    async def room(self) -> None:
-        return
-
-
-class TakerSink:
-    """Counts octets."""
-
-    def __init__(self, taker: Taker, uid: str) -> None:
-        self._taker, self._uid = taker, uid
-
-    def write(self, pieces: Sequence[memoryview]) -> None:
-        self._taker.octets += sum(map(len, pieces))
-
-    def finish(self) -> int:
-        self._taker.arrived.append(self._uid)
-        return 0
-
-    def discard(self, why: str) -> None:
-        self._taker.discarded += 1
 
 
 def descriptors() -> set[str]:
@@ -282,17 +248,17 @@ def test_a_query_that_gets_nowhere_ends_at_its_deadline(script: Script) -> None:
     ids=lambda then: then.__name__,
 )
 def test_a_retrieval_that_gets_nowhere_ends_at_its_deadline(then: Callable[..., None]) -> None:
-    taker = Taker()
+    taker = Taker(WANTED)
     fails(asked(then), fetch_into(taker), Stalled, "no progress for 1 s")
     assert taker.arrived == []
 
 
 def test_a_stranger_that_never_ends_is_no_progress() -> None:
-    fails(an_instance_that_never_ends("9.9.9"), fetch_into(Taker()), Stalled, "no progress")
+    fails(an_instance_that_never_ends("9.9.9"), fetch_into(Taker(WANTED)), Stalled, "no progress")
 
 
 def test_an_instance_that_never_ends_is_refused_at_the_cap_and_discarded() -> None:
-    taker = Taker()
+    taker = Taker(WANTED)
     script = an_instance_that_never_ends("1.2.3.0")
     fails(script, fetch_into(taker), RemoteProtocolError, "more than 1,048,576 octets", max_instance_octets=1 << 20)
     assert (taker.arrived, taker.discarded) == ([], 1)
@@ -393,9 +359,10 @@ def test_an_instance_on_a_context_that_was_not_accepted_is_refused(only: list[in
         talk.hold()
 
     if only == [1]:
-        fails(script, fetch_into(Taker()), Rejected, "accepts no presentation context for 1.2.840.10008.5.1.4.1.2.2.3")
+        says = "accepts no presentation context for 1.2.840.10008.5.1.4.1.2.2.3"
+        fails(script, fetch_into(Taker(WANTED)), Rejected, says)
     else:
-        fails(script, fetch_into(Taker()), RemoteProtocolError, "a presentation context that was not accepted")
+        fails(script, fetch_into(Taker(WANTED)), RemoteProtocolError, "a presentation context that was not accepted")
 
 
 def test_an_instance_of_another_class_than_its_context_is_refused() -> None:
@@ -403,7 +370,7 @@ def test_an_instance_of_another_class_than_its_context_is_refused() -> None:
         talk.send(instance(talk.context_of(CT), MR, "1.2.3.0"))
         talk.hold()
 
-    fails(asked(script), fetch_into(Taker()), RemoteProtocolError, "another SOP class")
+    fails(asked(script), fetch_into(Taker(WANTED)), RemoteProtocolError, "another SOP class")
 
 
 def test_success_with_nothing_sent_is_only_the_peers_word() -> None:
@@ -411,7 +378,7 @@ def test_success_with_nothing_sent_is_only_the_peers_word() -> None:
         talk.send(answer(context_id, request, SUCCESS, completed=10, failed=0, warnings=0))
         talk.release()
 
-    taker = Taker()
+    taker = Taker(WANTED)
     assert run(asked(script), fetch_into(taker)) == Ending()
     assert taker.arrived == []
 
@@ -422,7 +389,7 @@ def test_a_retrieval_that_failed_says_its_status(status: int) -> None:
         talk.send(answer(context_id, request, status))
         talk.release()
 
-    ending = run(asked(script), fetch_into(Taker()))
+    ending = run(asked(script), fetch_into(Taker(WANTED)))
     assert ending.status == status
     assert ending.why.startswith(f"0x{status:04X}")
 
@@ -515,7 +482,7 @@ def test_leaving_during_a_retrieval(how: str, phase: str) -> None:
             replying(talk)
         leaves(how, talk, {"in an instance": part, "with an instance": whole}.get(phase, b""))
 
-    taker = Taker()
+    taker = Taker(WANTED)
     fails(script, fetch_into(taker), Disconnected, "peer|connection")
     if how != "reset":  # by RST the kernel may drop what came
         assert taker.arrived == (["1.2.3.0"] if phase in ("with an instance", "after an instance") else [])

@@ -208,7 +208,7 @@ def test_one_too_many_is_told_to_come_again() -> None:
 
 
 def test_connections_that_ask_for_nothing_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listening, "_WAITING_CONNECTIONS", 1)
+    monkeypatch.setattr(listening, "WAITING_CONNECTIONS", 1)
 
     def script(listener: Listener) -> None:
         with Caller(listener.port) as first, Caller(listener.port) as second, Caller(listener.port) as third:

@@ -107,6 +107,11 @@ def test_more_senders_begin_when_more_waits() -> None:
     assert Sent(Depot(), many(2), jobs=4).never_lies().depot.most_open == 1
 
 
+def test_few_senders_begin() -> None:
+    """Who stores one thing at a time is slower with each more."""
+    assert Fleet(Depot(), 16).most == 2
+
+
 @pytest.mark.parametrize("allows", [1, 2, 3])
 def test_a_destination_that_allows_few_associations_gets_everything(allows: int) -> None:
     sent = Sent(Depot(allows=allows), many(300), jobs=4).never_lies()

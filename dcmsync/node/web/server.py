@@ -26,7 +26,7 @@ from msgspec import Struct
 
 from dcmsync.errors import DcmsyncError, LocalTrouble
 from dcmsync.net.channel import Limits
-from dcmsync.net.listener import accept, bound
+from dcmsync.net.listener import WAITING_CONNECTIONS, accept_each, bound
 from dcmsync.net.patience import Guard, Watch
 from dcmsync.net.tls import Secure
 from dcmsync.node.archive import Archive
@@ -37,7 +37,6 @@ from dcmsync.node.web.refusing import Refusal
 _IDLE_S = 30.0
 _HANDSHAKE_S = 20.0
 _LINGERING_S = 2.0  # in which what is left of a body that nobody wants may still come
-_WAITING_CONNECTIONS = 64  # beyond those whose requests may be answered at a time
 _LINE_OCTETS = 8190
 _MOST_HEADERS = 100
 _READ_OCTETS = 1 << 18
@@ -98,11 +97,10 @@ class Web:
         try:
             async with anyio.create_task_group() as tasks:
                 with anyio.CancelScope() as self._accepting:
-                    places = anyio.Semaphore(self._settings.max_requests + _WAITING_CONNECTIONS)
-                    while not self._is_stopping:
-                        await places.acquire()
-                        connected, address = await accept(self._socket)
-                        tasks.start_soon(self._attend, server, connected, *address, places.release)
+                    if not self._is_stopping:
+                        most = self._settings.max_requests + WAITING_CONNECTIONS
+                        attend = partial(self._attend, server)
+                        await accept_each(self._socket, most, lambda *given: tasks.start_soon(attend, *given))
                 self.close()
         finally:
             self.close()

@@ -38,11 +38,6 @@ def of_find(sop_class_uid: str, wishes: Wishes) -> Extension:
     return Extension(sop_class_uid, bytes((wishes.relational, 0, wishes.fuzzy, wishes.timezone)))
 
 
-def of_retrieval(sop_class_uid: str, wishes: Wishes) -> Extension:
-    """What is proposed for C-GET or C-MOVE (table C.5-2)."""
-    return Extension(sop_class_uid, bytes((wishes.relational,)))
-
-
 def agreed(octets: bytes) -> Wishes:
     """What the octets of a C-FIND class grant."""
     relational, _, fuzzy, timezone = (octet == 1 for octet in octets[:4].ljust(4, b"\0"))

@@ -20,7 +20,7 @@ def read(items: list[Any]) -> dict[str, bytes]:
 
 
 def test_pynetdicom_reads_what_we_ask_for() -> None:
-    wanted = (extension.of_find(STUDY_ROOT_FIND, ALL), extension.of_retrieval(STUDY_ROOT_GET, ALL))
+    wanted = (extension.of_find(STUDY_ROOT_FIND, ALL), Extension(STUDY_ROOT_GET, b"\1"))
     octets = codec.encode_request(AssociateRequest(called_ae="A", calling_ae="B", contexts=(), extensions=wanted))
     theirs = pdu.A_ASSOCIATE_RQ()
     theirs.decode(octets)

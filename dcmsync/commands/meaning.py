@@ -16,6 +16,7 @@ Kinds = tuple[type, ...]
 _REMOTE: Kinds = (Node, Web, WadoUri, Mint, Rad69, Xnat, Ahi)
 _MEANT: Mapping[str, tuple[tuple[str, ...], Kinds]] = {
     "DIMSE nodes": (("calling", "via", "senders", "model", "timezone"), (Node,)),
+    "DIMSE nodes and DICOMweb": (("relational", "fuzzy"), (Node, Web)),
     "places on another machine": (
         ("ca", "server_name", "certificate", "key", "key_password_file", "key_password_command", "verify", "user",
          "password_file", "password_command", "netrc", "token_file", "token_command", "identity", "identity_required"),

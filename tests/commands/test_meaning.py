@@ -20,6 +20,8 @@ XNAT, AHI = "xnat+https://host/P", "ahi://" + "0" * 32 + "?region=us-east-1"
     (FOLDER, {"senders": ("host",)}, "senders is for DIMSE nodes"),
     (XNAT, {"model": "patient"}, "model is for DIMSE nodes"),
     (WADO, {"timezone": True}, "timezone is for DIMSE nodes"),
+    (MINT, {"fuzzy": True}, "fuzzy is for DIMSE nodes and DICOMweb"),
+    (AHI, {"relational": True}, "relational is for DIMSE nodes and DICOMweb"),
     (FOLDER, {"user": "ada"}, "user is for places on another machine"),
     ("./a.zip", {"ca": "x.pem"}, "ca is for places on another machine"),
     (FOLDER, {"verify": False}, "verify is for places on another machine"),
